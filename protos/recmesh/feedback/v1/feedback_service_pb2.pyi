@@ -1,0 +1,177 @@
+from recmesh.type.v1 import event_kind_pb2 as _event_kind_pb2
+from recmesh.type.v1 import rung_pb2 as _rung_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Impression(_message.Message):
+    __slots__ = ("request_id", "user_id", "served_time_ms", "item_ids", "propensities", "scores", "sources", "model_version", "rung")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITIES_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUNG_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    user_id: str
+    served_time_ms: int
+    item_ids: _containers.RepeatedScalarFieldContainer[str]
+    propensities: _containers.RepeatedScalarFieldContainer[float]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    sources: _containers.RepeatedScalarFieldContainer[str]
+    model_version: str
+    rung: _rung_pb2.Rung
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_ids: _Optional[_Iterable[str]] = ..., propensities: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., rung: _Optional[_Union[_rung_pb2.Rung, str]] = ...) -> None: ...
+
+class Feedback(_message.Message):
+    __slots__ = ("event_id", "user_id", "item_id", "event_kind", "event_time_ms", "value", "request_id", "position")
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    EVENT_KIND_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    event_id: str
+    user_id: str
+    item_id: str
+    event_kind: _event_kind_pb2.EventKind
+    event_time_ms: int
+    value: float
+    request_id: str
+    position: int
+    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., event_kind: _Optional[_Union[_event_kind_pb2.EventKind, str]] = ..., event_time_ms: _Optional[int] = ..., value: _Optional[float] = ..., request_id: _Optional[str] = ..., position: _Optional[int] = ...) -> None: ...
+
+class RecordImpressionsRequest(_message.Message):
+    __slots__ = ("scenario", "impressions")
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    IMPRESSIONS_FIELD_NUMBER: _ClassVar[int]
+    scenario: str
+    impressions: _containers.RepeatedCompositeFieldContainer[Impression]
+    def __init__(self, scenario: _Optional[str] = ..., impressions: _Optional[_Iterable[_Union[Impression, _Mapping]]] = ...) -> None: ...
+
+class RecordImpressionsResponse(_message.Message):
+    __slots__ = ("accepted_count", "duplicate_count")
+    ACCEPTED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    accepted_count: int
+    duplicate_count: int
+    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ...) -> None: ...
+
+class RecordFeedbackRequest(_message.Message):
+    __slots__ = ("scenario", "events")
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    scenario: str
+    events: _containers.RepeatedCompositeFieldContainer[Feedback]
+    def __init__(self, scenario: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Feedback, _Mapping]]] = ...) -> None: ...
+
+class RecordFeedbackResponse(_message.Message):
+    __slots__ = ("accepted_count", "duplicate_count")
+    ACCEPTED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    accepted_count: int
+    duplicate_count: int
+    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ...) -> None: ...
+
+class StreamFeedbackRequest(_message.Message):
+    __slots__ = ("scenario", "events")
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    scenario: str
+    events: _containers.RepeatedCompositeFieldContainer[Feedback]
+    def __init__(self, scenario: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Feedback, _Mapping]]] = ...) -> None: ...
+
+class StreamFeedbackResponse(_message.Message):
+    __slots__ = ("accepted_count", "duplicate_count")
+    ACCEPTED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    accepted_count: int
+    duplicate_count: int
+    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ...) -> None: ...
+
+class TailEventsRequest(_message.Message):
+    __slots__ = ("scenario", "after_offset", "last_record_count")
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    AFTER_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LAST_RECORD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    scenario: str
+    after_offset: int
+    last_record_count: int
+    def __init__(self, scenario: _Optional[str] = ..., after_offset: _Optional[int] = ..., last_record_count: _Optional[int] = ...) -> None: ...
+
+class TailEventsResponse(_message.Message):
+    __slots__ = ("records", "latest_offset")
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    LATEST_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[LogRecord]
+    latest_offset: int
+    def __init__(self, records: _Optional[_Iterable[_Union[LogRecord, _Mapping]]] = ..., latest_offset: _Optional[int] = ...) -> None: ...
+
+class LogRecord(_message.Message):
+    __slots__ = ("offset", "impression", "feedback")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    IMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    impression: Impression
+    feedback: Feedback
+    def __init__(self, offset: _Optional[int] = ..., impression: _Optional[_Union[Impression, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ...) -> None: ...
+
+class ExportExamplesRequest(_message.Message):
+    __slots__ = ("scenario", "start_time_ms", "end_time_ms")
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    scenario: str
+    start_time_ms: int
+    end_time_ms: int
+    def __init__(self, scenario: _Optional[str] = ..., start_time_ms: _Optional[int] = ..., end_time_ms: _Optional[int] = ...) -> None: ...
+
+class ExportExamplesResponse(_message.Message):
+    __slots__ = ("request_ids", "user_ids", "item_ids", "positions", "propensities", "sources", "model_versions", "served_times_ms", "clicked", "converted", "ratings")
+    REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
+    USER_IDS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITIES_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    SERVED_TIMES_MS_FIELD_NUMBER: _ClassVar[int]
+    CLICKED_FIELD_NUMBER: _ClassVar[int]
+    CONVERTED_FIELD_NUMBER: _ClassVar[int]
+    RATINGS_FIELD_NUMBER: _ClassVar[int]
+    request_ids: _containers.RepeatedScalarFieldContainer[str]
+    user_ids: _containers.RepeatedScalarFieldContainer[str]
+    item_ids: _containers.RepeatedScalarFieldContainer[str]
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    propensities: _containers.RepeatedScalarFieldContainer[float]
+    sources: _containers.RepeatedScalarFieldContainer[str]
+    model_versions: _containers.RepeatedScalarFieldContainer[str]
+    served_times_ms: _containers.RepeatedScalarFieldContainer[int]
+    clicked: _containers.RepeatedScalarFieldContainer[bool]
+    converted: _containers.RepeatedScalarFieldContainer[bool]
+    ratings: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, request_ids: _Optional[_Iterable[str]] = ..., user_ids: _Optional[_Iterable[str]] = ..., item_ids: _Optional[_Iterable[str]] = ..., positions: _Optional[_Iterable[int]] = ..., propensities: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_versions: _Optional[_Iterable[str]] = ..., served_times_ms: _Optional[_Iterable[int]] = ..., clicked: _Optional[_Iterable[bool]] = ..., converted: _Optional[_Iterable[bool]] = ..., ratings: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class DeleteUserRequest(_message.Message):
+    __slots__ = ("scenario", "user_id")
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    scenario: str
+    user_id: str
+    def __init__(self, scenario: _Optional[str] = ..., user_id: _Optional[str] = ...) -> None: ...
+
+class DeleteUserResponse(_message.Message):
+    __slots__ = ("removed_count",)
+    REMOVED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    removed_count: int
+    def __init__(self, removed_count: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,211 @@
+"""The bundle: one immutable model_version of one scenario. Everything online comes from one.
+
+models/<scenario>/<version>/
+    manifest.json          what it is, how it was made, how good it was, checksums of every other file
+    manifest.sha256        checksum of manifest.json
+    tokenizer.json         the base model's tokenizer
+    items.parquet          item_id, content_hash, text, train_event_count, recent_popularity; row i has vector i
+    item_vectors.npy       float32 [N, D], unit length: what the user vector is compared with
+    index.faiss            inner-product index over item_vectors, ids are rows
+    collaborative.npz      item-to-item weights, sparse rows: indptr [N+1], indices, weights
+    triton/                a Triton model repository: item_encoder, user_encoder, scorer, reranker (optional)
+models/<scenario>/CURRENT  the version to serve
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from services.runtime.config import Settings, parse_settings
+from services.runtime.errors import SetupError
+
+MANIFEST = "manifest.json"
+MANIFEST_CHECKSUM = "manifest.sha256"
+CURRENT = "CURRENT"
+
+
+class BaseModelInfo(Settings):
+    """The language model a bundle was adapted from."""
+
+    name: str
+    """Name or path it was loaded from."""
+    licence: str
+    """Its licence."""
+
+
+class Calibration(Settings):
+    """A task's calibration: probability = sigmoid(scale · logit + offset) (Platt, 1999); a rating is
+    scale · output + offset, clipped to the scale's range."""
+
+    scale: float
+    """Factor of the model's output."""
+    offset: float
+    """Added after the factor."""
+
+
+class RerankerInfo(Settings):
+    """How to call the re-ranker and how much to trust it."""
+
+    history_events: int = Field(ge=1)
+    """Newest events whose item texts form the history text."""
+    history_tokens: int = Field(ge=8)
+    """Length that the history's tokens are cut to."""
+    item_tokens: int = Field(ge=4)
+    """Length that a candidate's tokens are cut to."""
+    scorer_weight: float
+    """Factor of the scorer's click logit (before calibration it is undone from the probability) in the fused logit."""
+    reranker_weight: float
+    """Factor of the re-ranker's logit in the fused logit."""
+    offset: float
+    """Added to the fused logit: p = sigmoid(scorer_weight · logit(p_scorer) + reranker_weight · r + offset)."""
+
+
+class MetricRow(Settings):
+    """One figure of the evaluation, as `recmesh evaluate --json` writes it."""
+
+    method: str
+    """Method, "full" for the whole model."""
+    slice: str
+    """"all", "cold_items" or "cold_users"."""
+    metric: str
+    """E.g. "ndcg@10"."""
+    value: float
+    """The figure."""
+    low: float
+    """Lower end of the 95 % bootstrap interval over users."""
+    high: float
+    """Upper end."""
+
+
+class FileInfo(Settings):
+    """A file of the bundle."""
+
+    sha256: str
+    """Checksum, hexadecimal."""
+    bytes: int
+    """Size."""
+
+
+class Manifest(Settings):
+    """What manifest.json holds."""
+
+    format: Literal[1] = 1
+    """Version of this layout."""
+    scenario: str
+    """Whose model it is."""
+    model_version: str
+    """Its name: UTC time of creation and the head of the data fingerprint; sorts by time."""
+    created_time: str
+    """ISO 8601, UTC."""
+    data_fingerprint: str
+    """SHA-256 over the scenario's tables."""
+    base_model: BaseModelInfo
+    """The language model."""
+    method: dict[str, Any]
+    """Training settings as used."""
+    split: dict[str, Any]
+    """Where train, validation and test were cut, with counts."""
+    metrics: list[MetricRow]
+    """Offline evaluation of this version and of the baselines in the same run."""
+    tasks: list[Literal["click", "conversion", "rating"]]
+    """Outputs of the scorer, in order."""
+    rating_range: tuple[float, float] | None = None
+    """Lowest and highest rating; none without the rating task."""
+    calibration: dict[str, Calibration]
+    """Per task."""
+    vector_dimension: int = Field(ge=1)
+    """D: length of user and item vectors."""
+    history_length: int = Field(ge=1)
+    """L: events the user encoder and the scorer read."""
+    item_text: str
+    """Template of item texts."""
+    item_tokens: int = Field(ge=4)
+    """Length that an item's tokens are cut to for the item encoder."""
+    item_encoder_version: str
+    """Changes exactly when item vectors are not comparable with older ones."""
+    feature_names: list[str]
+    """Dense features of the scorer, in order."""
+    collaborative_history_events: int = Field(ge=1)
+    """Newest events that the collaborative score sums over."""
+    reranker: RerankerInfo | None = None
+    """None: this bundle has no re-ranker."""
+    files: dict[str, FileInfo] = Field(default_factory=dict)
+    """Every other file by relative path."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def triton_path(self) -> Path:
+        """Its Triton model repository."""
+        return self.path / "triton"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal_bundle(path: Path, manifest: Manifest) -> Bundle:
+    """Write the manifest, with the checksum of every file under `path`, and the manifest's own checksum."""
+    files = {
+        str(file.relative_to(path)): FileInfo(sha256=_sha256(file), bytes=file.stat().st_size)
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name not in (MANIFEST, MANIFEST_CHECKSUM)
+    }
+    sealed = manifest.model_copy(update={"files": files})
+    text = json.dumps(sealed.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False)
+    (path / MANIFEST).write_text(text + "\n")
+    (path / MANIFEST_CHECKSUM).write_text(_sha256(path / MANIFEST) + "\n")
+    return Bundle(path, sealed)
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read a bundle and verify every checksum. SetupError names what is missing or altered."""
+    manifest_path = path / MANIFEST
+    if not manifest_path.is_file() or not (path / MANIFEST_CHECKSUM).is_file():
+        raise SetupError(f"{path}: not a bundle ({MANIFEST} or {MANIFEST_CHECKSUM} is missing)")
+    if _sha256(manifest_path) != (path / MANIFEST_CHECKSUM).read_text().strip():
+        raise SetupError(
+            f"{manifest_path}: checksum does not match {MANIFEST_CHECKSUM}; fetch or build the bundle anew"
+        )
+    manifest = parse_settings(Manifest, json.loads(manifest_path.read_text()), str(manifest_path))
+    for name, info in manifest.files.items():
+        file = path / name
+        if not file.is_file():
+            raise SetupError(f"{file}: missing from the bundle; fetch or build the bundle anew")
+        if _sha256(file) != info.sha256:
+            raise SetupError(f"{file}: checksum does not match the manifest; fetch or build the bundle anew")
+    return Bundle(path, manifest)
+
+
+def current_version(models: Path, scenario: str) -> str | None:
+    """The version that models/<scenario>/CURRENT names; None when there is none yet."""
+    pointer = models / scenario / CURRENT
+    return pointer.read_text().strip() if pointer.is_file() else None
+
+
+def set_current_version(models: Path, scenario: str, version: str) -> None:
+    """Point CURRENT to `version`, atomically."""
+    pointer = models / scenario / CURRENT
+    scratch = pointer.with_suffix(".tmp")
+    scratch.write_text(version + "\n")
+    os.replace(scratch, pointer)
+
+
+def open_current_bundle(models: Path, scenario: str) -> Bundle:
+    """The scenario's current bundle, verified. SetupError says how to make one when there is none."""
+    version = current_version(models, scenario)
+    if version is None:
+        raise SetupError(f"{models / scenario}: no model yet; run `recmesh adapt {scenario}`")
+    return open_bundle(models / scenario / version)

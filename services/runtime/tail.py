@@ -1,0 +1,47 @@
+"""Follow a stream that can be resumed from an offset, for ever, through failures."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import TypeVar
+
+import grpc
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+_FIRST_BACKOFF_S = 0.1
+_LAST_BACKOFF_S = 2.0
+
+
+async def follow(
+    name: str,
+    open_stream: Callable[[int], AsyncIterable[R]],
+    read_offset: Callable[[], int],
+    handle: Callable[[R], Awaitable[None]],
+    on_connected: Callable[[bool], Awaitable[None]] | None = None,
+) -> None:
+    """Open the stream after `read_offset()`, `handle` each response, reopen when it breaks. Never returns.
+
+    `handle` makes the response's effect and its offset durable together; a response whose handling failed is sent again
+    after the reopening. `on_connected(True)` follows the first response of each connection, `on_connected(False)` its
+    loss.
+    """
+    backoff = _FIRST_BACKOFF_S
+    while True:
+        connected = False
+        try:
+            async for response in open_stream(read_offset()):
+                await handle(response)
+                if not connected:
+                    connected, backoff = True, _FIRST_BACKOFF_S
+                    if on_connected is not None:
+                        await on_connected(True)
+        except grpc.aio.AioRpcError as error:
+            log.warning("stream lost", extra={"stream": name, "code": error.code().name, "details": error.details()})
+        finally:
+            if connected and on_connected is not None:
+                await on_connected(False)
+        await asyncio.sleep(backoff)
+        backoff = min(backoff * 2, _LAST_BACKOFF_S)

@@ -1,0 +1,33 @@
+"""OpenTelemetry traces, when an endpoint is configured."""
+
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+_enabled = False
+
+
+def configure_tracing(service: str, otlp_endpoint: str | None) -> None:
+    """Send spans of this process to `otlp_endpoint` (host:port, plaintext gRPC); None leaves tracing off."""
+    global _enabled
+    if otlp_endpoint is None:
+        return
+    provider = TracerProvider(resource=Resource.create({"service.name": f"recmesh-{service}"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True)))
+    trace.set_tracer_provider(provider)
+    _enabled = True
+
+
+def server_interceptors() -> list[Any]:
+    """Interceptors that open a span per call answered; none when tracing is off."""
+    return [aio_server_interceptor()] if _enabled else []
+
+
+def client_interceptors() -> list[Any]:
+    """Interceptors that open a span per call made; none when tracing is off."""
+    return list(aio_client_interceptors()) if _enabled else []
