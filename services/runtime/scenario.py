@@ -78,6 +78,17 @@ class CatalogueSettings(Settings):
     """Refuse items without a title."""
 
 
+class BlendSettings(Settings):
+    """What showing an item is worth: the weights of services/model/blend.py. Tasks without a weight do not count."""
+
+    click: float = Field(default=1.0, ge=0)
+    """Weight of the click probability."""
+    conversion: float = Field(default=0.0, ge=0)
+    """Weight of click probability times conversion probability."""
+    rating: float = Field(default=0.0, ge=0)
+    """Weight of click probability times the expected rating, scaled to 0..1."""
+
+
 class ScenarioHead(Settings):
     """The part of a scenario that every component needs."""
 
@@ -87,6 +98,8 @@ class ScenarioHead(Settings):
     """Kinds of feedback that the scenario accepts."""
     tasks: TasksSettings
     """What the model predicts."""
+    blend: BlendSettings = BlendSettings()
+    """How the tasks add up to a score."""
     catalogue: CatalogueSettings = CatalogueSettings()
     """Items."""
 
@@ -94,6 +107,8 @@ class ScenarioHead(Settings):
     def _check(self) -> "ScenarioHead":
         for task in ("click", "conversion", "rating"):
             settings = getattr(self.tasks, task)
+            if settings is None and getattr(self.blend, task) > 0:
+                raise ValueError(f"blend.{task} weighs a task that tasks does not define")
             for event in settings.events if settings else []:
                 if event not in self.events:
                     raise ValueError(f"tasks.{task}.events names {event!r}, which is not in events")
