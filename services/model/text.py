@@ -1,4 +1,4 @@
-"""What an item says of itself to the language model. No torch here: the scoring service formats new items with it too."""
+"""What an item says of itself to the language model. No torch here: the scoring service formats new items too."""
 
 import hashlib
 import html
@@ -12,7 +12,7 @@ _TAGS = re.compile(r"<[^<>]{1,200}>")
 _SPACES = re.compile(r"\s+")
 # A bracket pair, or punctuation, that an empty column left behind.
 _EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]")
-_DANGLING = re.compile(r"\s+(?=[.,;:](\s|$))|(?<=[.,;:])\s*[.,;:](?=\s|$)")
+_REPEATED_PUNCTUATION = re.compile(r"\s*([.,;:])(?:\s*[.,;:])*(?=\s|$)")
 # The model reads a few dozen tokens; anything beyond this cannot matter.
 MAX_CHARACTERS = 4_000
 
@@ -65,7 +65,7 @@ def format_item(template: str, item: ItemFields) -> str:
             value = item.attributes.get(name[len("attributes.") :], "") if "." in name else values[name]
             pieces.append(clean_text(value))
     text = _EMPTY_BRACKETS.sub("", "".join(pieces))
-    text = _SPACES.sub(" ", _DANGLING.sub("", text)).strip(" ,;:")
+    text = _SPACES.sub(" ", _REPEATED_PUNCTUATION.sub(r"\1", text)).lstrip(" .,;:").rstrip(" ,;:")
     return text[:MAX_CHARACTERS]
 
 
