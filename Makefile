@@ -1,0 +1,60 @@
+# One command for each thing a developer does.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STATE ?= .recmesh
+# make run ONCE=1: do everything once and exit.
+ONCE ?=
+PROTOS := $(shell find protos -name '*.proto')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all proto lint format bench evaluate lock clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed .venv-triton/.installed ## Make both environments: .venv for everything, .venv-triton for the inference server.
+
+$(VENV)/.installed: pyproject.toml constraints.txt tools/setup-venv.sh
+	bash tools/setup-venv.sh $(VENV)
+	touch $@
+
+.venv-triton/.installed: deploy/triton/install.sh deploy/triton/requirements.txt
+	bash deploy/triton/install.sh .venv-triton
+	touch $@
+
+run: setup ## Real data, an adapted model, all services up, a recommendation, a click, the next recommendation. ONCE=1 exits.
+	$(BIN)/recmesh run --state $(STATE) $(if $(ONCE),--once)
+
+test: setup lint ## Lint and the tests that take less than 15 minutes on two cores.
+	$(BIN)/python -m pytest
+
+test-all: setup lint ## All tests, slow ones included.
+	$(BIN)/python -m pytest -m ''
+
+proto: setup ## Generate the stubs beside their protos.
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos --grpc_python_out=protos $(PROTOS)
+
+lint: setup ## Format, style, types, import contracts, protos: lint, breaking changes, stubs current.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	bash tools/check-protos.sh $(BIN)
+
+format: setup ## Format the code and mend what can be mended.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## Measure the running mesh against the same model in process.
+	$(BIN)/recmesh bench --state $(STATE) --scenario video --candidates 500 --seconds 20
+
+evaluate: setup ## Print the evaluation of the current video model and its baselines.
+	$(BIN)/recmesh evaluate video --state $(STATE)
+
+lock: setup ## Write constraints.txt from what is installed.
+	bash tools/lock.sh $(BIN) > constraints.tmp && mv constraints.tmp constraints.txt
+
+clean: ## Remove environments and caches. The state folder stays.
+	rm -rf $(VENV) .venv-triton .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
