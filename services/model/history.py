@@ -35,8 +35,8 @@ def build_history_inputs(
 
     vectors [n, D], kinds [n] (numbers of EventKind) and times_ms [n] are oldest first and hold only items that have a
     vector. Returns item_vectors FP32 [1, L, D], event_kinds INT64 [1, L], time_gaps FP32 [1, L], mask FP32 [1, L].
-    Gaps are taken before cutting, so that the first event kept has its true gap. ValueError when n is 0, since D is then
-    unknown and there is nothing to encode, or when the columns differ in length.
+    Gaps are taken before cutting, so that the first event kept has its true gap. ValueError when n is 0, since D is
+    then unknown and there is nothing to encode, or when the columns differ in length.
     """
     if not len(vectors) == len(kinds) == len(times_ms):
         raise ValueError(f"columns differ: {len(vectors)} vectors, {len(kinds)} kinds, {len(times_ms)} times")
