@@ -69,7 +69,7 @@ def test_a_section_is_parsed_by_its_owner(tmp_path):
     ],
 )
 def test_a_wrong_file_is_refused_with_its_name_and_the_setting(tmp_path, text, message):
-    with pytest.raises(SetupError, match="scenario.yaml|no scenario file") as caught:
+    with pytest.raises(SetupError, match=r"scenario\.yaml|no scenario file") as caught:
         load(tmp_path, text)
     assert message in str(caught.value)
 
