@@ -87,6 +87,7 @@ class Server:
         self._settings = settings
         self._full_name = full_name
         self._background: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        self._on_drain: list[Callable[[], None]] = []
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
         self._stop = asyncio.Event()
         metrics = CallMetrics(service, self.registry)
@@ -121,6 +122,10 @@ class Server:
     def run_in_background(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work()` while the server runs; when it fails it is logged and started again after a second."""
         self._background.append((name, work))
+
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` when the drain begins, to end streams that would otherwise stay open (tail.Changes)."""
+        self._on_drain.append(callback)
 
     def on_stop(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Await `callback()` after the last call has finished, in reverse order of registration."""
@@ -170,6 +175,8 @@ class Server:
         await self._stop.wait()
         log.info("draining")
         await self.health.drain()
+        for end_streams in self._on_drain:
+            end_streams()
         await self.grpc.stop(self._settings.drain_s)
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Follow a stream that can be resumed from an offset, for ever, through failures."""
+"""Both ends of a stream that can be resumed from an offset: wake those who wait for more; follow it through failures."""
 
 import asyncio
 import logging
@@ -13,6 +13,33 @@ R = TypeVar("R")
 
 _FIRST_BACKOFF_S = 0.1
 _LAST_BACKOFF_S = 2.0
+
+
+class Changes:
+    """Wakes the streams that wait for something new. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the process drains, so that open streams should end."""
+        return self._closed
+
+    def notify(self) -> None:
+        """Something new is there: everyone who waits goes on."""
+        self._next.set()
+        self._next = asyncio.Event()
+
+    def close(self) -> None:
+        """Everyone who waits goes on, and nobody waits again."""
+        self._closed = True
+        self._next.set()
+
+    async def wait(self) -> None:
+        """Until the next `notify`; look at what there is first, without awaiting between the look and this call."""
+        await self._next.wait()
 
 
 async def follow(
