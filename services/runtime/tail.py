@@ -1,4 +1,4 @@
-"""Both ends of a stream that can be resumed from an offset: wake those who wait for more; follow it through failures."""
+"""Both ends of a stream that can be resumed from an offset: wake who waits for more; follow it through failures."""
 
 import asyncio
 import logging
