@@ -2,14 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import Protocol, TypeVar
 
 import grpc
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
+
+
+class HasOffset(Protocol):
+    """A record that knows its place in a stream."""
+
+    @property
+    def offset(self) -> int:
+        """Its place; rises along the stream."""
+
+
+H = TypeVar("H", bound=HasOffset)
 
 _FIRST_BACKOFF_S = 0.1
 _LAST_BACKOFF_S = 2.0
@@ -30,7 +41,8 @@ class Changes:
     def notify(self) -> None:
         """Something new is there: everyone who waits goes on."""
         self._next.set()
-        self._next = asyncio.Event()
+        if not self._closed:
+            self._next = asyncio.Event()
 
     def close(self) -> None:
         """Everyone who waits goes on, and nobody waits again."""
@@ -40,6 +52,24 @@ class Changes:
     async def wait(self) -> None:
         """Until the next `notify`; look at what there is first, without awaiting between the look and this call."""
         await self._next.wait()
+
+
+async def serve(
+    read: Callable[[int], Awaitable[list[H]]], latest_offset: Callable[[], int], changes: Changes, after_offset: int
+) -> AsyncIterator[tuple[list[H], int]]:
+    """What a tail answers: batches of records after `after_offset`, each with the newest offset, until `changes` close.
+
+    `read(offset)` returns the next few records after an offset. The first batch comes at once, though it may be empty.
+    """
+    answered = False
+    while not changes.closed:
+        records = await read(after_offset)
+        if records or not answered:
+            after_offset = records[-1].offset if records else after_offset
+            answered = True
+            yield records, latest_offset()
+        elif latest_offset() <= after_offset:
+            await changes.wait()
 
 
 async def follow(

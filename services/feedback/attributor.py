@@ -1,0 +1,74 @@
+"""Consumes the event log: every record is attributed once, in the background, from where the last run stopped."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from services.feedback.example_store import Example, ExampleStore, now_ms
+from services.feedback.store import EventLog
+from services.runtime.errors import NotReadyError
+from services.runtime.tail import Changes
+
+R = TypeVar("R")
+
+BATCH_RECORDS = 500
+EXPORT_ANSWERS = 50
+EXPIRY_INTERVAL_S = 5.0
+
+
+class Attributor:
+    """Keeps one scenario's examples in step with its log."""
+
+    def __init__(self, log: EventLog, examples: ExampleStore) -> None:
+        self.examples = examples
+        self._log = log
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="attribution")
+        # Held from reading a batch until it is attributed, so that an erasure in between cannot be undone by it.
+        self._lock = asyncio.Lock()
+        self._progress = Changes()
+
+    async def run(self) -> None:
+        """Attribute until the log's changes close."""
+        while not self._log.changes.closed:
+            async with self._lock:
+                records = await self._log.read(self.examples.offset, BATCH_RECORDS)
+                if records:
+                    await self._in_thread(self.examples.apply, records, now_ms())
+                expired_count = await self._in_thread(self.examples.expire, now_ms(), BATCH_RECORDS)
+            if records or expired_count:
+                self._progress.notify()
+            elif self._log.latest_offset <= self.examples.offset:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._log.changes.wait(), EXPIRY_INTERVAL_S)
+
+    async def export(self, start_time_ms: int, end_time_ms: int) -> AsyncIterator[list[Example]]:
+        """Examples served from the start to before the end, after all that is in the log now is attributed."""
+        await self._catch_up(self._log.latest_offset)
+        start: tuple[int, int] | None = (start_time_ms, 0)
+        while start is not None:
+            page = await self._in_thread(self.examples.page, start, end_time_ms, EXPORT_ANSWERS)
+            start = page.next_start
+            if page.examples:
+                yield page.examples
+
+    async def delete_user(self, user_id: str) -> int:
+        """Erase the user's records from the log and the examples; returns how many of both there were."""
+        async with self._lock:
+            removed = await self._log.delete_user(user_id)
+            return removed + await self._in_thread(self.examples.delete_user, user_id)
+
+    async def close(self) -> None:
+        """Let go of the examples, after `run` has ended."""
+        await self._in_thread(self.examples.close)
+        self._thread.shutdown()
+
+    async def _catch_up(self, offset: int) -> None:
+        while self.examples.offset < offset:
+            if self._log.changes.closed:
+                raise NotReadyError("the service is stopping; ask again")
+            await self._progress.wait()
+
+    async def _in_thread(self, work: Callable[..., R], *args: object) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)

@@ -1,0 +1,170 @@
+"""Messages to records and back. The only file of the service that touches the stubs; every field is checked here."""
+
+from collections.abc import Sequence
+
+from recmesh.feedback.v1 import feedback_service_pb2 as pb
+from recmesh.type.v1 import rung_pb2
+from services.feedback.example_store import Example
+from services.feedback.records import Feedback, Impression, LogRecord
+from services.feedback.store import Appended
+from services.runtime.checks import (
+    check_count,
+    check_enum,
+    check_finite,
+    check_id,
+    check_optional_id,
+    check_range,
+    check_same_length,
+    check_time_ms,
+)
+from services.runtime.errors import InvalidFieldError
+from services.runtime.scenario import EVENT_NAMES
+
+MAX_BATCH = 1_000
+MAX_SHOWN_ITEMS = 200
+MAX_SOURCE_BYTES = 64
+MAX_INT64 = 2**63 - 1
+# The columns of an export in the order of Example's fields.
+_EXAMPLE_COLUMNS = (
+    "request_ids", "user_ids", "item_ids", "positions", "propensities", "sources", "model_versions", "served_times_ms",
+    "clicked", "converted", "ratings",
+)  # fmt: skip
+RUNGS = {number: name for name, number in rung_pb2.Rung.items() if number}
+
+
+def impressions_of(request: pb.RecordImpressionsRequest) -> list[Impression]:
+    """The request's impressions. InvalidFieldError names the first bad field."""
+    check_count("impressions", len(request.impressions), 1, MAX_BATCH)
+    return [_impression(f"impressions[{place}]", message) for place, message in enumerate(request.impressions)]
+
+
+def _impression(field: str, message: pb.Impression) -> Impression:
+    check_id(f"{field}.request_id", message.request_id)
+    check_id(f"{field}.user_id", message.user_id)
+    check_time_ms(f"{field}.served_time_ms", message.served_time_ms)
+    check_optional_id(f"{field}.model_version", message.model_version)
+    check_enum(f"{field}.rung", message.rung, list(RUNGS), ", ".join(f"{n} ({name})" for n, name in RUNGS.items()))
+    item_ids = list(message.item_ids)
+    check_count(f"{field}.item_ids", len(item_ids), 1, MAX_SHOWN_ITEMS)
+    impression = Impression(
+        message.request_id,
+        message.user_id,
+        message.served_time_ms,
+        item_ids,
+        list(message.propensities),
+        list(message.scores),
+        list(message.sources),
+        message.model_version,
+        message.rung,
+    )
+    for name in ("propensities", "scores", "sources"):
+        check_same_length(f"{field}.{name}", getattr(impression, name), f"{field}.item_ids", item_ids)
+    for place, item_id in enumerate(item_ids):
+        check_id(f"{field}.item_ids[{place}]", item_id)
+        _check_propensity(f"{field}.propensities[{place}]", impression.propensities[place])
+        check_finite(f"{field}.scores[{place}]", impression.scores[place])
+        source = check_id(f"{field}.sources[{place}]", impression.sources[place])
+        if len(source.encode()) > MAX_SOURCE_BYTES:
+            raise InvalidFieldError(f"{field}.sources[{place}]", f"is longer than {MAX_SOURCE_BYTES} bytes; shorten it")
+    return impression
+
+
+def _check_propensity(field: str, value: float) -> None:
+    check_finite(field, value)
+    if not 0 < value <= 1:
+        raise InvalidFieldError(field, f"is {value:g}; send a probability over 0 and at most 1")
+
+
+def feedback_of(
+    request: pb.RecordFeedbackRequest | pb.StreamFeedbackRequest, event_kinds: frozenset[int]
+) -> list[Feedback]:
+    """The request's events, of the scenario's kinds. InvalidFieldError names the first bad field."""
+    check_count("events", len(request.events), 1, MAX_BATCH)
+    return [_feedback(f"events[{place}]", message, event_kinds) for place, message in enumerate(request.events)]
+
+
+def _feedback(field: str, message: pb.Feedback, event_kinds: frozenset[int]) -> Feedback:
+    kind = message.event_kind
+    if kind not in event_kinds:
+        names = ", ".join(f"{number} ({EVENT_NAMES[number]})" for number in sorted(event_kinds))
+        raise InvalidFieldError(f"{field}.event_kind", f"is {kind}; this scenario accepts {names}")
+    check_time_ms(f"{field}.event_time_ms", message.event_time_ms)
+    value = message.value if message.HasField("value") else None
+    if value is not None:
+        check_finite(f"{field}.value", value)
+    position = message.position if message.HasField("position") else None
+    if position is not None:
+        check_range(f"{field}.position", position, 0, MAX_SHOWN_ITEMS - 1)
+    return Feedback(
+        check_id(f"{field}.event_id", message.event_id),
+        check_id(f"{field}.user_id", message.user_id),
+        check_id(f"{field}.item_id", message.item_id),
+        kind,
+        message.event_time_ms,
+        value,
+        check_optional_id(f"{field}.request_id", message.request_id),
+        position,
+    )
+
+
+def tail_start_of(request: pb.TailEventsRequest) -> tuple[int, int]:
+    """(after_offset, last_record_count). InvalidFieldError where one is negative."""
+    for field in ("after_offset", "last_record_count"):
+        if getattr(request, field) < 0:
+            raise InvalidFieldError(field, f"is {getattr(request, field)}; send 0 or more")
+    return request.after_offset, request.last_record_count
+
+
+def export_range_of(request: pb.ExportExamplesRequest) -> tuple[int, int]:
+    """(start, end) of the times of serving, in milliseconds, the end exclusive. InvalidFieldError where it is bad."""
+    start, end = request.start_time_ms, request.end_time_ms
+    for field, value in (("start_time_ms", start), ("end_time_ms", end)):
+        if value < 0:
+            raise InvalidFieldError(field, f"is {value}, before 1970; send milliseconds since 1970 UTC")
+    if end and end <= start:
+        raise InvalidFieldError("end_time_ms", f"is {end}, not after start_time_ms {start}; send a later time, or 0")
+    return start, end or MAX_INT64
+
+
+def user_id_of(request: pb.DeleteUserRequest) -> str:
+    """The user to erase. InvalidFieldError where the id is bad."""
+    return check_id("user_id", request.user_id)
+
+
+def impressions_response(appended: Appended) -> pb.RecordImpressionsResponse:
+    """How many impressions were new."""
+    return pb.RecordImpressionsResponse(**appended._asdict())
+
+
+def feedback_response(appended: Appended) -> pb.RecordFeedbackResponse:
+    """How many events were new."""
+    return pb.RecordFeedbackResponse(**appended._asdict())
+
+
+def stream_response(total: Appended) -> pb.StreamFeedbackResponse:
+    """How many events of all batches were new."""
+    return pb.StreamFeedbackResponse(**total._asdict())
+
+
+def tail_response(records: Sequence[LogRecord], latest_offset: int) -> pb.TailEventsResponse:
+    """One message of a tail."""
+    return pb.TailEventsResponse(records=map(_log_record, records), latest_offset=latest_offset)
+
+
+def _log_record(entry: LogRecord) -> pb.LogRecord:
+    offset, record = entry
+    # A field given as None stays absent.
+    if isinstance(record, Feedback):
+        return pb.LogRecord(offset=offset, feedback=pb.Feedback(**record._asdict()))
+    return pb.LogRecord(offset=offset, impression=pb.Impression(**record._asdict()))
+
+
+def examples_response(examples: Sequence[Example]) -> pb.ExportExamplesResponse:
+    """One message of an export: each field of the examples as a column."""
+    columns = zip(_EXAMPLE_COLUMNS, zip(*examples, strict=True), strict=True)
+    return pb.ExportExamplesResponse(**dict(columns))
+
+
+def delete_response(removed_count: int) -> pb.DeleteUserResponse:
+    """How many records were removed."""
+    return pb.DeleteUserResponse(removed_count=removed_count)

@@ -1,0 +1,255 @@
+"""Examples: shown items with their labels, and the counters of what was shown and clicked, in SQLite.
+
+Everything here follows from the event log. The log offset up to which it does is committed with the effects, so each
+record counts exactly once; whoever removes the file gets it built again from the log.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from services.feedback.attribution import AttributionRules, Labels, Outcome, ShownItem, attribute
+from services.feedback.records import Feedback, Impression, LogRecord
+from services.feedback.sqlite_store import connect, transaction
+from services.runtime.scenario import EVENT_NAMES
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    log_offset INTEGER PRIMARY KEY, request_id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
+    served_time_ms INTEGER NOT NULL, model_version TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS answers_by_user ON answers (user_id);
+CREATE INDEX IF NOT EXISTS answers_by_time ON answers (served_time_ms, log_offset);
+CREATE TABLE IF NOT EXISTS shown (
+    answer_offset INTEGER NOT NULL, position INTEGER NOT NULL, user_id TEXT NOT NULL, item_id TEXT NOT NULL,
+    propensity REAL NOT NULL, source TEXT NOT NULL, clicked INTEGER NOT NULL,
+    converted INTEGER NOT NULL, rating REAL NOT NULL, PRIMARY KEY (answer_offset, position)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS shown_by_user_item ON shown (user_id, item_id);
+CREATE TABLE IF NOT EXISTS waiting (
+    log_offset INTEGER PRIMARY KEY, event_id TEXT NOT NULL, user_id TEXT NOT NULL, item_id TEXT NOT NULL,
+    event_kind INTEGER NOT NULL, event_time_ms INTEGER NOT NULL, value REAL, request_id TEXT NOT NULL, position INTEGER,
+    since_ms INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS waiting_by_user ON waiting (user_id);
+CREATE INDEX IF NOT EXISTS waiting_by_time ON waiting (since_ms);
+CREATE TABLE IF NOT EXISTS counters (
+    name TEXT NOT NULL, label TEXT NOT NULL, other_label TEXT NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY (name, label, other_label)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS checkpoint (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), log_offset INTEGER NOT NULL);
+INSERT OR IGNORE INTO checkpoint VALUES (1, 0);
+"""
+
+_FIND = """
+SELECT shown.answer_offset, shown.position, answers.served_time_ms, answers.model_version, shown.source, shown.clicked,
+    shown.converted, shown.rating
+FROM shown JOIN answers ON answers.log_offset = shown.answer_offset
+WHERE shown.user_id = ? AND shown.item_id = ?
+"""
+
+# Model versions and sources come with requests: this bounds the series on /metrics and the memory for them.
+MAX_COUNTERS = 2_000
+
+
+class CounterKey(NamedTuple):
+    """A counter: impressions, clicks and conversions by (model_version, source); events by (event, outcome)."""
+
+    name: str
+    label: str
+    other_label: str
+
+
+class Example(NamedTuple):
+    """A shown item with its labels."""
+
+    request_id: str
+    user_id: str
+    item_id: str
+    position: int
+    propensity: float
+    source: str
+    model_version: str
+    served_time_ms: int
+    clicked: bool
+    converted: bool
+    rating: float
+
+
+class ExamplePage(NamedTuple):
+    """Examples of some answers, by time of serving, and where the next page begins; None after the last."""
+
+    examples: list[Example]
+    next_start: tuple[int, int] | None
+
+
+class ExampleStore:
+    """The examples of one scenario in `folder`/examples.db. For one thread at a time."""
+
+    def __init__(self, folder: Path, rules: AttributionRules) -> None:
+        # The log is the durable copy, so the last transactions may be lost with the machine's power.
+        self._connection = connect(folder / "examples.db", "NORMAL")
+        self._connection.executescript(_SCHEMA)
+        self._rules = rules
+        self._offset: int = self._connection.execute("SELECT log_offset FROM checkpoint").fetchone()[0]
+        rows = self._connection.execute("SELECT name, label, other_label, count FROM counters")
+        self._counts = {CounterKey(*row[:3]): int(row[3]) for row in rows}
+
+    @property
+    def offset(self) -> int:
+        """The log offset up to which records are attributed."""
+        return self._offset
+
+    @property
+    def counts(self) -> dict[CounterKey, int]:
+        """All counters, as of the last commit."""
+        return self._counts
+
+    def apply(self, records: Sequence[LogRecord], now_ms: int) -> None:
+        """Attribute the next records of the log. NotReadyError when nothing can be written now."""
+        with transaction(self._connection):
+            added: Counter[CounterKey] = Counter()
+            for offset, record in records:
+                if isinstance(record, Impression):
+                    self._add_impression(offset, record, added)
+                else:
+                    self._add_feedback(offset, record, now_ms, added)
+            self._connection.execute("UPDATE checkpoint SET log_offset = ?", (records[-1].offset,))
+            counts = self._add_counts(added)
+        self._offset, self._counts = records[-1].offset, counts
+
+    def expire(self, now_ms: int, limit: int) -> int:
+        """Decide at most `limit` events that waited long enough; returns how many there were."""
+        until = now_ms - self._rules.impression_wait_ms
+        query = "SELECT * FROM waiting WHERE since_ms <= ? ORDER BY since_ms LIMIT ?"
+        waiting = self._connection.execute(query, (until, limit)).fetchall()
+        if waiting:
+            with transaction(self._connection):
+                added: Counter[CounterKey] = Counter()
+                for row in waiting:
+                    self._settle(row, added, may_wait=False)
+                counts = self._add_counts(added)
+            self._counts = counts
+        return len(waiting)
+
+    def page(self, start: tuple[int, int], end_time_ms: int, limit: int) -> ExamplePage:
+        """Examples of the next `limit` answers from (served_time_ms, log_offset) on that were served before the end."""
+        query = (
+            "SELECT log_offset, request_id, served_time_ms, model_version FROM answers"
+            " WHERE (served_time_ms, log_offset) >= (?, ?) AND served_time_ms < ?"
+            " ORDER BY served_time_ms, log_offset LIMIT ?"
+        )
+        answers = self._connection.execute(query, (*start, end_time_ms, limit)).fetchall()
+        examples = []
+        for offset, request_id, served_time_ms, model_version in answers:
+            shown = self._connection.execute(
+                "SELECT user_id, item_id, position, propensity, source, clicked, converted, rating FROM shown"
+                " WHERE answer_offset = ? ORDER BY position",
+                (offset,),
+            )
+            for user_id, item_id, position, propensity, source, clicked, converted, rating in shown:
+                example = Example(
+                    request_id, user_id, item_id, position, propensity, source, model_version, served_time_ms,
+                    bool(clicked), bool(converted), rating,
+                )  # fmt: skip
+                examples.append(example)
+        following = (answers[-1][2], answers[-1][0] + 1) if len(answers) == limit else None
+        return ExamplePage(examples, following)
+
+    def delete_user(self, user_id: str) -> int:
+        """Erase the user's examples; returns how many there were. The counters, which name nobody, stay."""
+        with transaction(self._connection):
+            removed = self._connection.execute("DELETE FROM shown WHERE user_id = ?", (user_id,)).rowcount
+            self._connection.execute("DELETE FROM answers WHERE user_id = ?", (user_id,))
+            self._connection.execute("DELETE FROM waiting WHERE user_id = ?", (user_id,))
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return removed
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def has_answer(self, request_id: str) -> bool:
+        """See ShownItems.has_answer."""
+        query = "SELECT 1 FROM answers WHERE request_id = ?"
+        return self._connection.execute(query, (request_id,)).fetchone() is not None
+
+    def in_answer(self, request_id: str, user_id: str, item_id: str) -> ShownItem | None:
+        """See ShownItems.in_answer."""
+        return self._find("AND answers.request_id = ? ORDER BY shown.position", user_id, item_id, request_id)
+
+    def newest(self, user_id: str, item_id: str, until_ms: int) -> ShownItem | None:
+        """See ShownItems.newest."""
+        order = "AND answers.served_time_ms <= ? ORDER BY answers.served_time_ms DESC, shown.answer_offset DESC"
+        return self._find(order, user_id, item_id, until_ms)
+
+    def _find(self, condition: str, user_id: str, item_id: str, value: str | int) -> ShownItem | None:
+        row = self._connection.execute(f"{_FIND} {condition} LIMIT 1", (user_id, item_id, value)).fetchone()
+        if row is None:
+            return None
+        *place, clicked, converted, rating = row
+        return ShownItem._make((*place, Labels(bool(clicked), bool(converted), rating)))
+
+    def _add_impression(self, offset: int, impression: Impression, added: Counter[CounterKey]) -> None:
+        user_id = impression.user_id
+        self._connection.execute(
+            "INSERT INTO answers VALUES (?, ?, ?, ?, ?)",
+            (offset, impression.request_id, user_id, impression.served_time_ms, impression.model_version),
+        )
+        columns = zip(impression.item_ids, impression.propensities, impression.sources, strict=True)
+        self._connection.executemany(
+            "INSERT INTO shown VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0)",
+            [(offset, position, user_id, *values) for position, values in enumerate(columns)],
+        )
+        for source in impression.sources:
+            added[CounterKey("impressions", impression.model_version, source)] += 1
+        for row in self._connection.execute("SELECT * FROM waiting WHERE user_id = ?", (user_id,)).fetchall():
+            self._settle(row, added, may_wait=True)
+
+    def _add_feedback(self, offset: int, event: Feedback, now_ms: int, added: Counter[CounterKey]) -> None:
+        # What was served so long ago that this event would be late has arrived: only fresh events wait.
+        may_wait = now_ms - event.event_time_ms <= self._rules.window_ms(event.event_kind)
+        if self._decide(event, added, may_wait) is Outcome.WAITING:
+            row = (offset, *event, now_ms)
+            self._connection.execute("INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def _settle(self, row: tuple[int | str, ...], added: Counter[CounterKey], may_wait: bool) -> None:
+        if self._decide(Feedback._make(row[1:9]), added, may_wait) is not Outcome.WAITING:
+            self._connection.execute("DELETE FROM waiting WHERE log_offset = ?", row[:1])
+
+    def _decide(self, event: Feedback, added: Counter[CounterKey], may_wait: bool) -> Outcome:
+        outcome, shown, labels = attribute(event, self._rules, self, may_wait)
+        if shown is not None and labels is not None:
+            self._connection.execute(
+                "UPDATE shown SET clicked = ?, converted = ?, rating = ? WHERE answer_offset = ? AND position = ?",
+                (*labels, shown.answer_offset, shown.position),
+            )
+            for name, before, after in (
+                ("clicks", shown.labels.clicked, labels.clicked),
+                ("conversions", shown.labels.converted, labels.converted),
+            ):
+                added[CounterKey(name, shown.model_version, shown.source)] += after - before
+        if outcome is not Outcome.WAITING:
+            added[CounterKey("events", EVENT_NAMES[event.event_kind], outcome)] += 1
+        return outcome
+
+    def _add_counts(self, added: Counter[CounterKey]) -> dict[CounterKey, int]:
+        counts = dict(self._counts)
+        changed = set()
+        for key, count in added.items():
+            if key not in counts and key.name != "events" and len(counts) >= MAX_COUNTERS:
+                key = CounterKey(key.name, "other", "other")
+            counts[key] = counts.get(key, 0) + count
+            changed.add(key)
+        self._connection.executemany(
+            "INSERT INTO counters VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = excluded.count",
+            [(*key, counts[key]) for key in changed],
+        )
+        return counts
+
+
+def now_ms() -> int:
+    """The service's clock: milliseconds since 1970 UTC."""
+    return int(time.time() * 1000)

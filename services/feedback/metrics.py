@@ -1,0 +1,55 @@
+"""What the service shows on /metrics beside its calls: the inputs of CTR, and how attribution goes."""
+
+from collections.abc import Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.feedback.tenant import Tenant
+
+_SHOWN_LABELS = ["scenario", "model_version", "source"]
+_COUNTERS = {
+    "impressions": ("Items shown.", _SHOWN_LABELS),
+    "clicks": ("Shown items that got the click task's label; over impressions this is CTR.", _SHOWN_LABELS),
+    "conversions": ("Shown items that got the conversion task's label.", _SHOWN_LABELS),
+    "events": ("Feedback by outcome of its attribution.", ["scenario", "event", "outcome"]),
+}
+
+
+class FeedbackCollector(Collector):
+    """Reads the counters that are committed with the examples, so that they go on after a restart where they stood."""
+
+    def __init__(self, tenants: Sequence[Tenant], registry: CollectorRegistry) -> None:
+        self._tenants = tenants
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """All families, each with every scenario's series."""
+        counters = {
+            name: CounterMetricFamily(f"recmesh_feedback_{name}", text, labels=labels)
+            for name, (text, labels) in _COUNTERS.items()
+        }
+        queued = GaugeMetricFamily("recmesh_feedback_queued_records", "Records to be written.", labels=["scenario"])
+        lag = GaugeMetricFamily(
+            "recmesh_feedback_attribution_lag_records",
+            "Newest log offset less the attributed one.",
+            labels=["scenario"],
+        )
+        for tenant in self._tenants:
+            examples = tenant.attributor.examples
+            for key, count in examples.counts.items():
+                counters[key.name].add_metric([tenant.name, key.label, key.other_label], count)
+            queued.add_metric([tenant.name], tenant.log.queued_count)
+            lag.add_metric([tenant.name], max(0, tenant.log.latest_offset - examples.offset))
+        return [*counters.values(), queued, lag]
+
+
+def duplicates_counter(registry: CollectorRegistry) -> Counter:
+    """Records that came again under an id the log had, since the process started; by scenario and record."""
+    return Counter(
+        "recmesh_feedback_duplicates_total",
+        "Records that came again under an id that the log has.",
+        ["scenario", "record"],
+        registry=registry,
+    )

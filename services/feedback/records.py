@@ -1,0 +1,37 @@
+"""What the log holds, as plain tuples."""
+
+from typing import NamedTuple
+
+
+class Impression(NamedTuple):
+    """One answer as it was shown. Columns have one entry per shown item, in the order of positions from 0."""
+
+    request_id: str
+    user_id: str
+    served_time_ms: int
+    item_ids: list[str]
+    propensities: list[float]
+    scores: list[float]
+    sources: list[str]
+    model_version: str
+    rung: int
+
+
+class Feedback(NamedTuple):
+    """One thing a user did. `request_id` is empty when unknown; `value` and `position` are None when absent."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    event_kind: int
+    event_time_ms: int
+    value: float | None
+    request_id: str
+    position: int | None
+
+
+class LogRecord(NamedTuple):
+    """An entry of the log at its offset. Offsets rise from 1, not always by one, and are never used twice."""
+
+    offset: int
+    record: Impression | Feedback

@@ -1,0 +1,86 @@
+"""The RPCs: convert, call, convert."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from recmesh.feedback.v1 import feedback_service_pb2 as pb
+from recmesh.feedback.v1 import feedback_service_pb2_grpc
+from services.feedback import converters
+from services.feedback.log_health import LogHealth
+from services.feedback.metrics import FeedbackCollector, duplicates_counter
+from services.feedback.records import Feedback, Impression
+from services.feedback.store import Appended
+from services.feedback.tenant import Tenant
+from services.runtime import tail
+from services.runtime.errors import NotReadyError
+from services.runtime.scenario import find_scenario
+
+TAIL_RECORDS = 500
+
+
+class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
+    """Answers for all scenarios of the process."""
+
+    def __init__(self, tenants: dict[str, Tenant], health: LogHealth, registry: CollectorRegistry) -> None:
+        self._tenants = tenants
+        self._health = health
+        self._duplicates = duplicates_counter(registry)
+        FeedbackCollector(list(tenants.values()), registry)
+
+    async def RecordImpressions(
+        self, request: pb.RecordImpressionsRequest, context: Any
+    ) -> pb.RecordImpressionsResponse:
+        tenant = find_scenario(self._tenants, request.scenario)
+        return converters.impressions_response(await self._append(tenant, converters.impressions_of(request)))
+
+    async def RecordFeedback(self, request: pb.RecordFeedbackRequest, context: Any) -> pb.RecordFeedbackResponse:
+        tenant = find_scenario(self._tenants, request.scenario)
+        events = converters.feedback_of(request, tenant.event_kinds)
+        return converters.feedback_response(await self._append(tenant, events))
+
+    async def StreamFeedback(
+        self, requests: AsyncIterator[pb.StreamFeedbackRequest], context: Any
+    ) -> pb.StreamFeedbackResponse:
+        total = Appended(0, 0)
+        async for request in requests:
+            tenant = find_scenario(self._tenants, request.scenario)
+            events = converters.feedback_of(request, tenant.event_kinds)
+            appended = await self._append(tenant, events)
+            total = Appended(
+                total.accepted_count + appended.accepted_count, total.duplicate_count + appended.duplicate_count
+            )
+        return converters.stream_response(total)
+
+    async def TailEvents(self, request: pb.TailEventsRequest, context: Any) -> AsyncIterator[pb.TailEventsResponse]:
+        log = find_scenario(self._tenants, request.scenario).log
+        after_offset, last_count = converters.tail_start_of(request)
+        if last_count:
+            after_offset = max(after_offset, await log.offset_before_last(last_count))
+        batches = tail.serve(
+            lambda offset: log.read(offset, TAIL_RECORDS), lambda: log.latest_offset, log.changes, after_offset
+        )
+        async for records, latest_offset in batches:
+            yield converters.tail_response(records, latest_offset)
+
+    async def ExportExamples(
+        self, request: pb.ExportExamplesRequest, context: Any
+    ) -> AsyncIterator[pb.ExportExamplesResponse]:
+        tenant = find_scenario(self._tenants, request.scenario)
+        async for examples in tenant.attributor.export(*converters.export_range_of(request)):
+            yield converters.examples_response(examples)
+
+    async def DeleteUser(self, request: pb.DeleteUserRequest, context: Any) -> pb.DeleteUserResponse:
+        tenant = find_scenario(self._tenants, request.scenario)
+        return converters.delete_response(await tenant.attributor.delete_user(converters.user_id_of(request)))
+
+    async def _append(self, tenant: Tenant, batch: Sequence[Impression] | Sequence[Feedback]) -> Appended:
+        try:
+            appended = await tenant.log.append(batch)
+        except NotReadyError:
+            self._health.report_failure()
+            raise
+        record = "impression" if isinstance(batch[0], Impression) else "feedback"
+        self._duplicates.labels(tenant.name, record).inc(appended.duplicate_count)
+        return appended

@@ -1,0 +1,203 @@
+"""The event log in SQLite: one write-ahead-logged database per scenario, group commit, one writer."""
+
+import asyncio
+import fcntl
+import heapq
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from services.feedback.group_commit import GroupCommit
+from services.feedback.records import Feedback, Impression, LogRecord
+from services.feedback.store import Appended
+from services.runtime.errors import NotReadyError, SetupError
+from services.runtime.tail import Changes
+
+R = TypeVar("R")
+
+# `log_offset` is the rowid, so reading on from an offset is one scan of each table. `state.next_offset` outlives the
+# records: an offset is not given again after its record was erased.
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS impressions (
+    log_offset INTEGER PRIMARY KEY, request_id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
+    served_time_ms INTEGER NOT NULL, item_ids TEXT NOT NULL, propensities TEXT NOT NULL, scores TEXT NOT NULL,
+    sources TEXT NOT NULL, model_version TEXT NOT NULL, rung INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS impressions_by_user ON impressions (user_id);
+CREATE TABLE IF NOT EXISTS feedback (
+    log_offset INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL, item_id TEXT NOT NULL,
+    event_kind INTEGER NOT NULL, event_time_ms INTEGER NOT NULL, value REAL, request_id TEXT NOT NULL, position INTEGER
+);
+CREATE INDEX IF NOT EXISTS feedback_by_user ON feedback (user_id);
+CREATE TABLE IF NOT EXISTS state (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), next_offset INTEGER NOT NULL);
+INSERT OR IGNORE INTO state VALUES (1, 1);
+"""
+
+_ADD_IMPRESSION = "INSERT INTO impressions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO NOTHING"
+_ADD_FEEDBACK = "INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
+
+
+def connect(path: Path, synchronous: str) -> sqlite3.Connection:
+    """A connection in write-ahead mode that leaves transactions to us. SetupError when `path` is not a database."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        # What is erased is overwritten, not only unlinked.
+        connection.execute("PRAGMA secure_delete = ON")
+        return connection
+    except (OSError, sqlite3.Error) as error:
+        raise SetupError(f"{path}: cannot be opened as an SQLite database: {error}") from None
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing. NotReadyError when SQLite cannot write now (disk full, locked, read-only)."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            # SQLite rolls back by itself on some errors, a full disk among them.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    except sqlite3.OperationalError as error:
+        raise NotReadyError(f"the event log cannot be written now: {error}") from error
+
+
+class SqliteEventLog:
+    """An EventLog in `folder`/log.db. Make it inside a running event loop; one process at a time has a folder."""
+
+    def __init__(self, folder: Path, max_queued_count: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SetupError(f"{folder}: another process has this event log open; stop it first") from None
+        self._writer = connect(folder / "log.db", "FULL")
+        self._writer.executescript(_SCHEMA)
+        self._reader = connect(folder / "log.db", "FULL")
+        self._writer_thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
+        self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
+        self.changes = Changes()
+        self._commits = GroupCommit[Impression | Feedback, Appended](
+            self._write, self._writer_thread, max_queued_count, self.changes.notify
+        )
+        self._latest_offset = self._read_latest_offset()
+
+    @property
+    def latest_offset(self) -> int:
+        """Offset of the newest record; 0 when there is none."""
+        return self._latest_offset
+
+    @property
+    def queued_count(self) -> int:
+        """Records that wait to be written."""
+        return self._commits.queued_count
+
+    async def append(self, batch: Sequence[Impression] | Sequence[Feedback]) -> Appended:
+        """See EventLog.append."""
+        return await self._commits.submit(batch)
+
+    async def read(self, after_offset: int, limit: int) -> list[LogRecord]:
+        """See EventLog.read."""
+        return await self._in(self._reader_thread, self._read, after_offset, limit)
+
+    async def offset_before_last(self, count: int) -> int:
+        """See EventLog.offset_before_last."""
+        return await self._in(self._reader_thread, self._offset_before_last, count)
+
+    async def delete_user(self, user_id: str) -> int:
+        """See EventLog.delete_user."""
+        return await self._in(self._writer_thread, self._delete_user, user_id)
+
+    async def check(self) -> None:
+        """See EventLog.check."""
+        await self._in(self._writer_thread, self._check)
+
+    async def close(self) -> None:
+        """See EventLog.close."""
+        await self._commits.flush()
+        for thread, connection in ((self._reader_thread, self._reader), (self._writer_thread, self._writer)):
+            await self._in(thread, connection.close)
+            thread.shutdown()
+        self._lock.close()
+
+    async def _in(self, thread: ThreadPoolExecutor, work: Callable[..., R], *args: object) -> R:
+        return await asyncio.get_running_loop().run_in_executor(thread, work, *args)
+
+    def _write(self, batches: list[Sequence[Impression | Feedback]]) -> list[Appended]:
+        results = []
+        with transaction(self._writer):
+            (offset,) = self._writer.execute("SELECT next_offset FROM state").fetchone()
+            for batch in batches:
+                statement = _ADD_IMPRESSION if isinstance(batch[0], Impression) else _ADD_FEEDBACK
+                rows = [_row(offset + place, record) for place, record in enumerate(batch)]
+                accepted = self._writer.executemany(statement, rows).rowcount
+                results.append(Appended(accepted, len(batch) - accepted))
+                offset += len(batch)
+            self._writer.execute("UPDATE state SET next_offset = ?", (offset,))
+        self._latest_offset = self._read_latest_offset()
+        return results
+
+    def _read(self, after_offset: int, limit: int) -> list[LogRecord]:
+        def rows(table: str) -> sqlite3.Cursor:
+            query = f"SELECT * FROM {table} WHERE log_offset > ? ORDER BY log_offset LIMIT ?"
+            return self._reader.execute(query, (after_offset, limit))
+
+        impressions = (LogRecord(row[0], _impression(row)) for row in rows("impressions"))
+        feedback = (LogRecord(row[0], Feedback._make(row[1:])) for row in rows("feedback"))
+        merged = heapq.merge(impressions, feedback, key=lambda entry: entry.offset)
+        return [entry for entry, _ in zip(merged, range(limit), strict=False)]
+
+    def _offset_before_last(self, count: int) -> int:
+        newest = "SELECT * FROM (SELECT log_offset FROM {} ORDER BY log_offset DESC LIMIT :limit)"
+        query = (
+            f"SELECT log_offset FROM ({newest.format('impressions')} UNION ALL {newest.format('feedback')})"
+            " ORDER BY log_offset DESC LIMIT 1 OFFSET :count"
+        )
+        row = self._reader.execute(query, {"limit": count + 1, "count": count}).fetchone()
+        return row[0] if row else 0
+
+    def _delete_user(self, user_id: str) -> int:
+        with transaction(self._writer):
+            removed = sum(
+                self._writer.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,)).rowcount
+                for table in ("impressions", "feedback")
+            )
+        if removed:
+            # The write-ahead log still holds the old pages; this empties it.
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._latest_offset = self._read_latest_offset()
+        return removed
+
+    def _check(self) -> None:
+        with transaction(self._writer):
+            self._writer.execute("UPDATE state SET next_offset = next_offset + 1")
+
+    def _read_latest_offset(self) -> int:
+        query = "SELECT ifnull(max(log_offset), 0) FROM {}"
+        return max(self._writer.execute(query.format(table)).fetchone()[0] for table in ("impressions", "feedback"))
+
+
+def _impression(row: tuple[Any, ...]) -> Impression:
+    item_ids, propensities, scores, sources = map(json.loads, row[4:8])
+    return Impression(row[1], row[2], row[3], item_ids, propensities, scores, sources, row[8], row[9])
+
+
+def _row(offset: int, record: Impression | Feedback) -> tuple[object, ...]:
+    if isinstance(record, Feedback):
+        return (offset, *record)
+    columns = (record.item_ids, record.propensities, record.scores, record.sources)
+    return (
+        offset, record.request_id, record.user_id, record.served_time_ms, *map(json.dumps, columns),
+        record.model_version, record.rung,
+    )  # fmt: skip
