@@ -1,0 +1,261 @@
+"""Temporal split and evaluation queries: who had what before which event.
+
+    train < T1 ≤ valid < T2 ≤ test
+
+Models learn from train alone and are frozen; histories are not: a test query's input is everything its user did before
+it, events of the validation and test periods included.
+
+Axes: E events, Q queries, L history length, N items.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from services.runtime.errors import SetupError
+from services.runtime.scenario import EVENT_NUMBERS, RatingSettings, TaskSettings, TasksSettings
+from services.training.tables import Tables
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+Period = Literal["train", "valid", "test"]
+
+COLD_EVENTS = 5
+"""Items with fewer click-task events in train, and users with fewer events in train, are cold."""
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """A scenario's events as integers, ordered by time; a user's events of equal time by event id.
+
+    An item's index is its row in the items table; a user's index is its place in `user_ids`.
+    """
+
+    user_ids: list[str]
+    item_ids: list[str]
+    users: IntArray  # [E]
+    items: IntArray  # [E]
+    kinds: IntArray  # [E] numbers of the proto enum EventKind
+    times_ms: IntArray  # [E] not falling
+    values: FloatArray  # [E] NaN where the event has none
+
+    @cached_property
+    def by_user(self) -> IntArray:
+        """[E]: event positions grouped by user, each user's events in order."""
+        return np.argsort(self.users, kind="stable")
+
+    @cached_property
+    def user_starts(self) -> IntArray:
+        """[U + 1]: user u's events are by_user[user_starts[u] : user_starts[u + 1]]."""
+        return np.concatenate([[0], np.cumsum(np.bincount(self.users, minlength=len(self.user_ids)))])
+
+    @cached_property
+    def places(self) -> IntArray:
+        """[E]: where each event stands in `by_user`."""
+        places = np.empty(len(self.by_user), dtype=np.int64)
+        places[self.by_user] = np.arange(len(places))
+        return places
+
+    def user_events(self, user: int) -> IntArray:
+        """Positions of a user's events, oldest first."""
+        return self.by_user[self.user_starts[user] : self.user_starts[user + 1]]
+
+    def positives(self, task: TaskSettings) -> BoolArray:
+        """[E]: whether each event counts for `task`."""
+        wanted = np.isin(self.kinds, [EVENT_NUMBERS[event] for event in task.events])
+        if task.min_value is not None:
+            wanted &= np.nan_to_num(self.values, nan=-np.inf) >= task.min_value
+        return wanted
+
+    def ratings(self, task: RatingSettings) -> BoolArray:
+        """[E]: whether each event carries a rating."""
+        return np.isin(self.kinds, [EVENT_NUMBERS[event] for event in task.events]) & np.isfinite(self.values)
+
+    def shuffle_ties(self, seed: int) -> "Interactions":
+        """The same events with those of equal time in random order.
+
+        People who rate a list in one sitting leave neighbours in the catalogue as neighbours in time; what a method
+        gains from that order it loses here.
+        """
+        order = np.lexsort((np.random.default_rng(seed).random(len(self.users)), self.times_ms))
+        return replace(
+            self,
+            users=self.users[order],
+            items=self.items[order],
+            kinds=self.kinds[order],
+            values=self.values[order],
+        )
+
+
+def encode_interactions(tables: Tables) -> Interactions:
+    """The tables' events as integers. Read tables are validated and in order, so nothing is checked again."""
+    items = tables.items["item_id"].combine_chunks()
+    events = tables.events
+    user_ids = pa.array(sorted(events["user_id"].unique().to_pylist()), pa.string())
+    return Interactions(
+        user_ids=user_ids.to_pylist(),
+        item_ids=items.to_pylist(),
+        users=_integers(pc.index_in(events["user_id"], value_set=user_ids)),
+        items=_integers(pc.index_in(events["item_id"], value_set=items)),
+        kinds=np.array([EVENT_NUMBERS[event] for event in events["event"].to_pylist()], dtype=np.int64),
+        times_ms=_integers(events["event_time"].cast(pa.int64())),
+        values=np.asarray(events["value"].to_numpy(), dtype=np.float32),
+    )
+
+
+def _integers(column: Any) -> IntArray:
+    return np.asarray(column.to_numpy(), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where the events are cut. Since they are ordered, each period is one range of positions."""
+
+    train_end: int
+    valid_end: int
+    event_count: int
+    valid_time_ms: int  # T1: the first time that is not train
+    test_time_ms: int  # T2: the first time that is not valid
+    cold_items: BoolArray  # [N]
+    cold_users: BoolArray  # [U]
+
+    def period(self, period: Period) -> slice:
+        """The period's range of event positions."""
+        ends = (0, self.train_end, self.valid_end, self.event_count)
+        number = ("train", "valid", "test").index(period)
+        return slice(ends[number], ends[number + 1])
+
+    def facts(self) -> dict[str, Any]:
+        """What a manifest and `recmesh evaluate --json` say of the split."""
+        return {
+            "protocol": "global temporal split: train < T1 <= valid < T2 <= test",
+            "valid_time_ms": self.valid_time_ms,
+            "test_time_ms": self.test_time_ms,
+            "train_events": self.train_end,
+            "valid_events": self.valid_end - self.train_end,
+            "test_events": self.event_count - self.valid_end,
+            "items": len(self.cold_items),
+            "cold_items": int(self.cold_items.sum()),
+            "users": len(self.cold_users),
+            "cold_users": int(self.cold_users.sum()),
+        }
+
+
+def temporal_split(
+    interactions: Interactions, tasks: TasksSettings, train_share: float = 0.8, valid_share: float = 0.1
+) -> Split:
+    """Cut at the times that `train_share`, and then `valid_share` more, of the events precede; equal times stay
+    together, in the later period. SetupError when a period would be empty."""
+    times = interactions.times_ms
+    count = len(times)
+    if count == 0:
+        raise SetupError("events: the table is empty; import events before training or evaluating")
+    valid_time = int(times[min(int(count * train_share), count - 1)])
+    test_time = int(times[min(int(count * (train_share + valid_share)), count - 1)])
+    train_end = int(np.searchsorted(times, valid_time))
+    valid_end = int(np.searchsorted(times, test_time))
+    if not 0 < train_end < valid_end < count:
+        raise SetupError(
+            f"events: {count} events cannot be cut by time into train, validation and test (first cut at {valid_time} "
+            f"ms, second at {test_time} ms); they need at least three different times, spread over the period"
+        )
+    clicks = interactions.positives(tasks.click)[:train_end]
+    item_events = np.bincount(interactions.items[:train_end][clicks], minlength=len(interactions.item_ids))
+    user_events = np.bincount(interactions.users[:train_end], minlength=len(interactions.user_ids))
+    return Split(
+        train_end=train_end,
+        valid_end=valid_end,
+        event_count=count,
+        valid_time_ms=valid_time,
+        test_time_ms=test_time,
+        cold_items=item_events < COLD_EVENTS,
+        cold_users=user_events < COLD_EVENTS,
+    )
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Evaluation queries: "which item comes next for this user?", asked just before each of `events`."""
+
+    interactions: Interactions
+    events: IntArray  # [Q] positions of the target events
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @property
+    def users(self) -> IntArray:
+        """[Q]: who is asked about."""
+        return self.interactions.users[self.events]
+
+    @property
+    def targets(self) -> IntArray:
+        """[Q]: the item that came."""
+        return self.interactions.items[self.events]
+
+    @cached_property
+    def _bounds(self) -> tuple[IntArray, IntArray]:
+        """[Q], [Q]: query q's history is by_user[starts[q] : ends[q]]."""
+        return self.interactions.user_starts[self.users], self.interactions.places[self.events]
+
+    def take(self, rows: IntArray | slice) -> "Queries":
+        """Some of the queries."""
+        return Queries(self.interactions, self.events[rows])
+
+    def batches(self, size: int) -> Iterator["Queries"]:
+        """All queries in order, at most `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.take(slice(start, start + size))
+
+    def sample(self, count: int | None, seed: int = 0) -> "Queries":
+        """`count` of the queries, drawn without replacement, in order; all when there are no more or count is None."""
+        if count is None or count >= len(self):
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False)))
+
+    def history(self, query: int) -> IntArray:
+        """Event positions of a query's whole history, oldest first."""
+        starts, ends = self._bounds
+        return self.interactions.by_user[starts[query] : ends[query]]
+
+    def newest(self, length: int) -> IntArray:
+        """[Q, L]: event positions of the newest `length` events, right-aligned, -1 for padding."""
+        starts, ends = self._bounds
+        places = ends[:, None] + np.arange(-length, 0)
+        positions = self.interactions.by_user[np.maximum(places, 0)]
+        return np.where(places >= starts[:, None], positions, -1)
+
+    def history_lists(self, length: int | None) -> tuple[IntArray, IntArray]:
+        """Histories flattened: (query row, item) of the newest `length` events of each query (None: of all)."""
+        starts, ends = self._bounds
+        if length is not None:
+            starts = np.maximum(starts, ends - length)
+        counts = ends - starts
+        rows = np.repeat(np.arange(len(self)), counts)
+        offsets = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        places = np.repeat(starts, counts) + offsets
+        return rows, self.interactions.items[self.interactions.by_user[places]]
+
+    def unseen(self) -> BoolArray:
+        """[Q, N]: the answer set of each query: every item that its user has not had."""
+        rows, items = self.history_lists(None)
+        unseen = np.ones((len(self), len(self.interactions.item_ids)), dtype=np.bool_)
+        unseen[rows, items] = False
+        return unseen
+
+
+def build_queries(interactions: Interactions, split: Split, tasks: TasksSettings, period: Period) -> Queries:
+    """One query for each click-task event of the period whose item its user has not had before."""
+    keys = interactions.users * len(interactions.item_ids) + interactions.items
+    first = np.zeros(len(keys), dtype=np.bool_)
+    first[np.unique(keys, return_index=True)[1]] = True
+    span = split.period(period)
+    wanted = (first & interactions.positives(tasks.click))[span]
+    return Queries(interactions, np.flatnonzero(wanted) + span.start)
