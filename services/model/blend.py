@@ -33,14 +33,15 @@ def blend_terms(
         if rating_range is None:
             raise ValueError("ratings need rating_range, the scenario's lowest and highest rating")
         low, high = rating_range
-        terms["rating"] = click * (np.asarray(predictions["rating"], dtype=np.float32) - low) / (high - low)
+        scaled = (np.asarray(predictions["rating"], dtype=np.float32) - low) / (high - low)
+        terms["rating"] = (click * scaled).astype(np.float32)
     return terms
 
 
 def blend(
     predictions: Mapping[str, FloatArray], weights: BlendSettings, rating_range: tuple[float, float] | None
 ) -> FloatArray:
-    """The candidates' scores [C]: the terms of `blend_terms`, weighted and added. Tasks that are missing add nothing."""
+    """The candidates' scores [C]: the terms of `blend_terms`, weighted and added. Missing tasks add nothing."""
     terms = blend_terms(predictions, rating_range)
     total = np.zeros_like(terms["click"])
     for task, term in terms.items():
