@@ -2,7 +2,7 @@
 
 The same files serve NVIDIA's container and the local launcher: `backend: "onnxruntime"`, KIND_AUTO, every input and
 output declared, dynamic batching, warm-up. What a pool decides for itself (instances, threads, queues) is not in them;
-the scoring service adds it when it loads a part (deploy/triton/settings.py).
+the scoring service adds it with `pool_config` when it loads a part.
 
 Axes: D vector_dimension, L history_length, C candidates, F features, T item tokens, P history tokens, K re-ranked. The
 batch axis comes before all of them and is not declared.
@@ -10,6 +10,10 @@ batch axis comes before all of them and is not declared.
 
 from dataclasses import dataclass, field
 
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from deploy.triton.settings import PartSettings, TritonSettings
 from services.runtime.bundle import Manifest
 
 PARTS = ("item_encoder", "user_encoder", "scorer", "reranker")
@@ -135,3 +139,17 @@ def render_config(part: str, dims: ModelDims) -> str:
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def pool_config(config_text: str, part: PartSettings, pool: TritonSettings) -> str:
+    """A bundle's config.pbtxt with the pool's own sizes, as the JSON that Triton's load request takes.
+
+    The thread count travels under the native backend's parameter name, which the Python-based one reads too.
+    """
+    config = text_format.Parse(config_text, pb.ModelConfig())
+    for group in config.instance_group:
+        group.count = part.instances
+    config.parameters["intra_op_thread_count"].string_value = str(part.threads)
+    config.dynamic_batching.max_queue_delay_microseconds = pool.queue_delay_us
+    config.dynamic_batching.default_queue_policy.max_queue_size = pool.queue_size
+    return json_format.MessageToJson(config, preserving_proto_field_name=True)

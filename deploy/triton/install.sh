@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Makes the environment that the local Triton runs in. Usage: install.sh FOLDER
+set -euo pipefail
+folder=$1
+here=$(cd "$(dirname "$0")" && pwd)
+
+# The Python backend has one stub per Python version; onnxruntime's pinned wheel begins at 3.11.
+python=""
+for name in python3.11 python3 python3.12 python3.13; do
+    if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+        python=$name
+        break
+    fi
+done
+if [ -z "$python" ]; then
+    echo "error: the local Triton needs Python 3.11 or 3.12 and neither was found on PATH" >&2
+    exit 1
+fi
+
+if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+    # Debian keeps ensurepip in a package of its own.
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -q && apt-get install -qy python3-venv
+    else
+        echo "error: this Python cannot make virtual environments; run: sudo apt-get install python3-venv" >&2
+        exit 1
+    fi
+fi
+
+has_libpython() {
+    "$python" - <<'CHECK'
+import ctypes, os, sys, sysconfig
+name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+try:
+    ctypes.CDLL(name)
+except OSError:
+    sys.exit(not os.path.exists(os.path.join(sysconfig.get_config_var("LIBDIR"), name)))
+CHECK
+}
+
+# The stub is linked against the interpreter's shared library.
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+if ! has_libpython; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -q && apt-get install -qy "libpython$version"
+    fi
+    if ! has_libpython; then
+        echo "error: libpython$version.so is missing; run: sudo apt-get install libpython$version (or build this Python" \
+            "with --enable-shared)" >&2
+        exit 1
+    fi
+fi
+
+[ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
+"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --progress-bar off --no-deps \
+    --requirement "$here/requirements.txt"
