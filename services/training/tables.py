@@ -67,7 +67,8 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         row = "" if self.row is None else f", row {self.row}"
         column = f", column {self.column}" if self.column else ""
-        return f"{self.file}{row}{column}: {self.value!r} {self.reason}".replace(": '' ", ": ")
+        value = f"{self.value!r} " if self.value else ""
+        return f"{self.file}{row}{column}: {value}{self.reason}"
 
 
 @dataclass(frozen=True)
