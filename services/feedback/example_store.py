@@ -55,7 +55,10 @@ MAX_COUNTERS = 2_000
 
 
 class CounterKey(NamedTuple):
-    """A counter: impressions, clicks and conversions by (model_version, source); events by (event, outcome)."""
+    """A counter: impressions, clicks and conversions by (model_version, source); events by (event, outcome).
+
+    An event that waits for its impression is counted under WAITING until it is decided.
+    """
 
     name: str
     label: str
@@ -160,10 +163,14 @@ class ExampleStore:
 
     def delete_user(self, user_id: str) -> int:
         """Erase the user's examples; returns how many there were. The counters, which name nobody, stay."""
+        query = "SELECT event_kind, -count(*) FROM waiting WHERE user_id = ? GROUP BY event_kind"
         with transaction(self._connection):
+            fewer = {_waiting_key(kind): count for kind, count in self._connection.execute(query, (user_id,))}
+            counts = self._add_counts(Counter(fewer))
             removed = self._connection.execute("DELETE FROM shown WHERE user_id = ?", (user_id,)).rowcount
             self._connection.execute("DELETE FROM answers WHERE user_id = ?", (user_id,))
             self._connection.execute("DELETE FROM waiting WHERE user_id = ?", (user_id,))
+        self._counts = counts
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return removed
 
@@ -214,10 +221,13 @@ class ExampleStore:
         if self._decide(event, added, may_wait) is Outcome.WAITING:
             row = (offset, *event, now_ms)
             self._connection.execute("INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            added[_waiting_key(event.event_kind)] += 1
 
     def _settle(self, row: tuple[int | str, ...], added: Counter[CounterKey], may_wait: bool) -> None:
-        if self._decide(Feedback._make(row[1:9]), added, may_wait) is not Outcome.WAITING:
+        event = Feedback._make(row[1:9])
+        if self._decide(event, added, may_wait) is not Outcome.WAITING:
             self._connection.execute("DELETE FROM waiting WHERE log_offset = ?", row[:1])
+            added[_waiting_key(event.event_kind)] -= 1
 
     def _decide(self, event: Feedback, added: Counter[CounterKey], may_wait: bool) -> Outcome:
         outcome, shown, labels = attribute(event, self._rules, self, may_wait)
@@ -248,6 +258,10 @@ class ExampleStore:
             [(*key, counts[key]) for key in changed],
         )
         return counts
+
+
+def _waiting_key(event_kind: int) -> CounterKey:
+    return CounterKey("events", EVENT_NAMES[event_kind], Outcome.WAITING)
 
 
 def now_ms() -> int:

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from services.feedback.attribution import Outcome
 from services.feedback.tenant import Tenant
 
 _SHOWN_LABELS = ["scenario", "model_version", "source"]
@@ -30,6 +31,9 @@ class FeedbackCollector(Collector):
             name: CounterMetricFamily(f"recmesh_feedback_{name}", text, labels=labels)
             for name, (text, labels) in _COUNTERS.items()
         }
+        waiting = GaugeMetricFamily(
+            "recmesh_feedback_waiting_events", "Events that wait for an impression.", labels=["scenario", "event"]
+        )
         queued = GaugeMetricFamily("recmesh_feedback_queued_records", "Records to be written.", labels=["scenario"])
         lag = GaugeMetricFamily(
             "recmesh_feedback_attribution_lag_records",
@@ -39,10 +43,13 @@ class FeedbackCollector(Collector):
         for tenant in self._tenants:
             examples = tenant.attributor.examples
             for key, count in examples.counts.items():
-                counters[key.name].add_metric([tenant.name, key.label, key.other_label], count)
+                if key.other_label == Outcome.WAITING and key.name == "events":
+                    waiting.add_metric([tenant.name, key.label], count)
+                else:
+                    counters[key.name].add_metric([tenant.name, key.label, key.other_label], count)
             queued.add_metric([tenant.name], tenant.log.queued_count)
             lag.add_metric([tenant.name], max(0, tenant.log.latest_offset - examples.offset))
-        return [*counters.values(), queued, lag]
+        return [*counters.values(), waiting, queued, lag]
 
 
 def duplicates_counter(registry: CollectorRegistry) -> Counter:

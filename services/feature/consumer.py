@@ -1,0 +1,60 @@
+"""Consumes the event log into a scenario's store: each event counts once, from where the last run stopped."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable
+
+from recmesh.feedback.v1.feedback_service_pb2 import TailEventsResponse
+from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
+from services.feature import converters
+from services.feature.store import FeatureStore
+from services.runtime import tail
+
+log = logging.getLogger(__name__)
+
+
+class EventConsumer:
+    """Follows one scenario's log."""
+
+    def __init__(self, scenario: str, store: FeatureStore, feedback: FeedbackServiceStub) -> None:
+        self.caught_up = asyncio.Event()
+        """Set once the store holds all that the log held at the first connection. It stays set when the log goes away:
+        what is known serves better than nothing."""
+        self.connected = False
+        """Whether the log can be read now."""
+        self.latest_offset = 0
+        """Newest offset that the log told of."""
+        self._scenario = scenario
+        self._store = store
+        self._feedback = feedback
+        self._target: int | None = None
+
+    async def run(self) -> None:
+        """Follow the log. Never returns."""
+        name = f"events of {self._scenario}"
+        await tail.follow(name, self._open_stream, self._read_offset, self._handle, self._set_connected)
+
+    def _open_stream(self, after_offset: int) -> AsyncIterable[TailEventsResponse]:
+        return self._feedback.TailEvents(converters.tail_request(self._scenario, after_offset))
+
+    def _read_offset(self) -> int:
+        return self._store.checkpoint.log_offset
+
+    async def _handle(self, response: TailEventsResponse) -> None:
+        before = self._store.checkpoint
+        if response.latest_offset < before.log_offset and not response.records:
+            # An erasure of the newest records does this; so does a log that was replaced, whose events would be missed.
+            log.warning(
+                "the log ends before what was read of it; if it was replaced, remove this scenario's feature store too",
+                extra={"scenario": self._scenario, "log": response.latest_offset, "checkpoint": before.log_offset},
+            )
+        events, checkpoint = converters.events_of(response, before)
+        await self._store.apply_events(events, checkpoint)
+        self.latest_offset = response.latest_offset
+        if self._target is None:
+            self._target = response.latest_offset
+        if checkpoint.log_offset >= self._target:
+            self.caught_up.set()
+
+    async def _set_connected(self, connected: bool) -> None:
+        self.connected = connected

@@ -1,0 +1,68 @@
+"""Events into a user's history, seen and dismissed items, and counters. Pure."""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from services.feature.config import FeatureSettings
+from services.feature.records import Activity, Event
+from services.runtime.scenario import EVENT_NUMBERS, ScenarioHead
+
+DISMISS = EVENT_NUMBERS["dismiss"]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRules:
+    """What a scenario keeps of its users' events."""
+
+    event_kinds: frozenset[int]
+    """Kinds that enter the history; the others are counted only."""
+    max_events: int
+    """Newest events kept."""
+    max_items: int
+    """Seen items kept, and as many dismissed ones."""
+
+
+def history_rules(head: ScenarioHead, settings: FeatureSettings) -> HistoryRules:
+    """The rules of a scenario: without `history_events`, what any of its tasks counts is history."""
+    tasks = (head.tasks.click, head.tasks.conversion, head.tasks.rating)
+    task_events = [event for task in tasks if task is not None for event in task.events]
+    events = task_events if settings.history_events is None else settings.history_events
+    kinds = frozenset(EVENT_NUMBERS[event] for event in events)
+    return HistoryRules(kinds, settings.history_max_events, settings.seen_max_items)
+
+
+def apply_events(activity: Activity, events: Iterable[Event], rules: HistoryRules) -> None:
+    """Add `events`, in the order of the log, to `activity` in place.
+
+    The history stays sorted by event time, whatever the order of arrival; events of one time stay in the order of the
+    log. A dismissal is not a sign of interest: it never makes an item seen, though a scenario may list it as history.
+    """
+    seen = dict.fromkeys(activity.seen_item_ids)
+    dismissed = dict.fromkeys(activity.dismissed_item_ids)
+    for event in events:
+        activity.event_counts[event.event_kind] = activity.event_counts.get(event.event_kind, 0) + 1
+        if event.event_kind == DISMISS:
+            _move_to_end(dismissed, event.item_id)
+        if event.event_kind in rules.event_kinds:
+            _insert(activity, event)
+            if event.event_kind != DISMISS:
+                _move_to_end(seen, event.item_id)
+    for column in (activity.item_ids, activity.event_kinds, activity.event_times_ms, activity.values):
+        del column[: -rules.max_events]
+    activity.seen_item_ids = list(seen)[-rules.max_items :]
+    activity.dismissed_item_ids = list(dismissed)[-rules.max_items :]
+
+
+def _move_to_end(items: dict[str, None], item_id: str) -> None:
+    items.pop(item_id, None)
+    items[item_id] = None
+
+
+def _insert(activity: Activity, event: Event) -> None:
+    times = activity.event_times_ms
+    place = len(times) if not times or times[-1] <= event.event_time_ms else bisect_right(times, event.event_time_ms)
+    activity.item_ids.insert(place, event.item_id)
+    activity.event_kinds.insert(place, event.event_kind)
+    times.insert(place, event.event_time_ms)
+    activity.values.insert(place, event.value)

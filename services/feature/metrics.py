@@ -1,0 +1,42 @@
+"""What the service shows on /metrics beside its calls: how far behind the event log it is."""
+
+import time
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.feature.consumer import EventConsumer
+from services.feature.tenant import Tenant
+
+
+class FeatureCollector(Collector):
+    """Reads stores and consumers when it is scraped."""
+
+    def __init__(
+        self, tenants: Mapping[str, Tenant], consumers: Mapping[str, EventConsumer], registry: CollectorRegistry
+    ) -> None:
+        self._tenants = tenants
+        self._consumers = consumers
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """All families, each with every scenario's series."""
+        labels = ["scenario"]
+        lag = GaugeMetricFamily(
+            "recmesh_feature_log_lag_records", "Newest known offset of the log less the applied one.", labels=labels
+        )
+        age = GaugeMetricFamily(
+            "recmesh_feature_last_event_age_seconds", "Time since the newest applied event happened.", labels=labels
+        )
+        connected = GaugeMetricFamily(
+            "recmesh_feature_log_connected", "1 while the log can be read, else 0.", labels=labels
+        )
+        for name, consumer in self._consumers.items():
+            checkpoint = self._tenants[name].store.checkpoint
+            lag.add_metric([name], max(0, consumer.latest_offset - checkpoint.log_offset))
+            connected.add_metric([name], consumer.connected)
+            if checkpoint.last_event_time_ms:
+                age.add_metric([name], time.time() - checkpoint.last_event_time_ms / 1000)
+        return [lag, age, connected]

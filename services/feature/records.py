@@ -1,0 +1,75 @@
+"""What the store holds. Also its encoding: msgspec writes these as MessagePack arrays, in the order of the fields."""
+
+from typing import NamedTuple
+
+import msgspec
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True):
+    """An entry of the catalogue; the fields are those of the proto Item."""
+
+    item_id: str
+    title: str
+    description: str
+    categories: list[str]
+    brand: str
+    price: float | None
+    published_time_ms: int | None
+    image: str
+    attributes: dict[str, str]
+    retired: bool
+
+
+class Activity(msgspec.Struct, array_like=True):
+    """What one user did. The first four are the history's columns: one entry per event, by event time, oldest first."""
+
+    item_ids: list[str] = msgspec.field(default_factory=list)
+    event_kinds: list[int] = msgspec.field(default_factory=list)
+    event_times_ms: list[int] = msgspec.field(default_factory=list)
+    values: list[float] = msgspec.field(default_factory=list)
+    seen_item_ids: list[str] = msgspec.field(default_factory=list)
+    """Items of the history's kinds, each once, the last used at the end; reaches further back than the history."""
+    dismissed_item_ids: list[str] = msgspec.field(default_factory=list)
+    """Items that the user asked not to be shown again, each once, the last dismissed at the end."""
+    event_counts: dict[int, int] = msgspec.field(default_factory=dict)
+    """Events of every kind over all time."""
+
+
+class Event(NamedTuple):
+    """One thing a user did, as the log tells it. `value` is 0 where the event has none."""
+
+    offset: int
+    user_id: str
+    item_id: str
+    event_kind: int
+    event_time_ms: int
+    value: float
+
+
+class Checkpoint(NamedTuple):
+    """How far the event log is applied: its offset, and the newest event's time (0 before the first event)."""
+
+    log_offset: int
+    last_event_time_ms: int
+
+
+class UserFeatures(NamedTuple):
+    """What is known of a user up to `log_offset`; None where nothing is."""
+
+    attributes: dict[str, str] | None
+    activity: Activity | None
+    log_offset: int
+
+
+class ItemChange(NamedTuple):
+    """An item as it is now, at the offset of its last change. Offsets rise from 1."""
+
+    offset: int
+    item: Item
+
+
+class Upserted(NamedTuple):
+    """What became of a batch of items."""
+
+    changed_count: int
+    unchanged_count: int

@@ -1,0 +1,55 @@
+"""What every engine of the feature store does. tests/contract/test_feature_store.py holds each engine to it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from services.feature.records import Checkpoint, Event, Item, ItemChange, Upserted, UserFeatures
+from services.runtime.tail import Changes
+
+
+class FeatureStore(Protocol):
+    """Users and items of one scenario.
+
+    What a write wrote is durable when it returns. Writes raise OverloadedError when the store is full, NotReadyError
+    when the engine cannot write now.
+    """
+
+    @property
+    def item_changes(self) -> Changes:
+        """Notified after every change of items."""
+
+    @property
+    def latest_item_offset(self) -> int:
+        """Offset of the newest change of an item; 0 when there is none."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """How far the event log is applied."""
+
+    async def apply_events(self, events: Sequence[Event], checkpoint: Checkpoint) -> None:
+        """Add events to their users' histories and move the checkpoint, together.
+
+        Events at or before the stored checkpoint are left out, so each counts once however often it is applied. Without
+        events the checkpoint may be kept in memory only: reading on from an older one has the same effect.
+        """
+
+    async def get_user(self, user_id: str) -> UserFeatures:
+        """What is known of a user."""
+
+    async def put_users(self, attributes: Mapping[str, Mapping[str, str]]) -> None:
+        """Add or replace attributes by user id, all or none."""
+
+    async def delete_user(self, user_id: str) -> int:
+        """Erase attributes, history and counters; returns how many records there were."""
+
+    async def get_items(self, item_ids: Sequence[str]) -> list[Item | None]:
+        """The items in the order asked; None where there is none."""
+
+    async def put_items(self, items: Sequence[Item]) -> Upserted:
+        """Add or replace items, all or none. Each that differs from what was stored is a change with a new offset."""
+
+    async def read_item_changes(self, after_offset: int, limit: int, max_bytes: int) -> list[ItemChange]:
+        """Items whose last change has a greater offset, by offset: at most `limit`, and about `max_bytes` of them."""
+
+    async def close(self) -> None:
+        """Finish writing and let go of the engine."""
