@@ -156,7 +156,7 @@ def _references(events: pa.Table, column: str, known: Any | None, table: str) ->
     ids = events[column]
     yield from _found(column, pc.is_null(ids), MISSING)
     unknown = pc.and_(pc.is_valid(ids), pc.invert(pc.is_in(ids, value_set=_one_array(known))))
-    yield from _found(column, unknown, f"is not a {column} of {table}")
+    yield from _found(column, unknown, f"is not in {table}")
 
 
 def _event_kinds(events: pa.Table, head: ScenarioHead | None) -> Iterator[Finding]:

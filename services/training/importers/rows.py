@@ -7,8 +7,9 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,9 @@ from services.training.tables import TIME, Problem, texts
 
 _INTEGER = r"\A[+-]?\d{1,18}\z"
 _NUMBER = r"\A[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\z"
+_ZONE = r"(Z|[+-]\d{2}(:?\d{2})?)\z"
+_LAST_MS = 1e16
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BLOCK_BYTES = 8 << 20
 _JSON_ROWS = 100_000
 
@@ -128,6 +132,49 @@ class Rows:
         self.parse_integers(column)
         self.set_aside(pc.greater(pc.abs(self.table[column]), 10**15), column, "is not a time in seconds")
         self.replace(column, pc.multiply(self.table[column], 1000).cast(TIME))
+
+    def parse_times(self, column: str, unit: Literal["s", "ms", "iso"]) -> None:
+        """Type the column as times; empty becomes null. Numbers count `unit` since 1970 UTC; ISO 8601 without a zone is
+        UTC. Rows with anything else are set aside."""
+        kind = self.table[column].type
+        if pa.types.is_timestamp(kind):
+            times = self.table[column].cast(pa.timestamp("ms", tz=kind.tz), safe=False)
+            self.replace(column, times.cast(pa.int64()).cast(TIME))
+        elif unit == "iso":
+            self.trim(column)
+            self._parse_iso(column)
+        else:
+            self.parse_numbers(column)
+            milliseconds = pc.multiply(self.table[column], 1000.0 if unit == "s" else 1.0)
+            self.replace(column, pc.round(milliseconds))
+            self.set_aside(pc.greater(pc.abs(self.table[column]), _LAST_MS), column, "is not a time")
+            self.replace(column, self.table[column].cast(pa.int64()).cast(TIME))
+
+    def _parse_iso(self, column: str) -> None:
+        text = self.table[column]
+        zoned = pc.match_substring_regex(text, _ZONE)
+        nothing = pa.scalar(None, pa.string())
+        try:
+            utc = pc.if_else(zoned, nothing, text).cast(pa.timestamp("us")).cast(pa.int64())
+            other = pc.if_else(zoned, text, nothing).cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+            times = pc.coalesce(other, utc)
+        except pa.ArrowInvalid:
+            # Some value is not a time as Arrow reads it: look at each, to tell the bad from the unusual.
+            micros = [_iso_micros(value) for value in text.to_pylist()]
+            good = pa.array([micro is not None for micro in micros])
+            self.set_aside(pc.and_(pc.is_valid(text), pc.invert(good)), column, "is not an ISO 8601 time")
+            times = pa.array([_iso_micros(value) for value in self.table[column].to_pylist()], pa.int64())
+        self.replace(column, times.cast(pa.timestamp("us", tz="UTC")).cast(TIME, safe=False))
+
+
+def _iso_micros(value: str | None) -> int | None:
+    """Microseconds since 1970 UTC; None when `value` is no ISO 8601 time."""
+    try:
+        time = datetime.fromisoformat(value or "")
+    except ValueError:
+        return None
+    time = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 def row_numbers(table: pa.Table) -> RowArray:
