@@ -1,0 +1,53 @@
+"""Traces reach a collector when one is configured."""
+
+import asyncio
+
+import grpc
+import grpc.aio
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from recmesh.feedback.v1 import feedback_service_pb2 as pb
+from recmesh.feedback.v1 import feedback_service_pb2_grpc as pb_grpc
+from tests.support.service_process import ServiceProcess
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """Keeps (service, span name) of what arrives."""
+
+    def __init__(self) -> None:
+        self.spans: set[tuple[str, str]] = set()
+
+    async def Export(self, request, context):
+        for resource in request.resource_spans:
+            attributes = {entry.key: entry.value.string_value for entry in resource.resource.attributes}
+            for scope in resource.scope_spans:
+                self.spans |= {(attributes["service.name"], span.name) for span in scope.spans}
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+async def test_a_call_becomes_a_span_at_the_collector(tmp_path):
+    collector = Collector()
+    server = grpc.aio.server()
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    settings = {
+        "server": {"otlp_endpoint": f"127.0.0.1:{port}"},
+        "scenario_files": ["deploy/scenarios/video.yaml"],
+        "store": {"engine": "sqlite", "path": str(tmp_path / "log")},
+    }
+    process = ServiceProcess("feedback", settings, tmp_path)
+    await asyncio.to_thread(process.start)
+    try:
+        async with grpc.aio.insecure_channel(process.address) as channel:
+            event = pb.Feedback(event_id="e", user_id="u", item_id="i", event_kind=2, event_time_ms=1)
+            request = pb.RecordFeedbackRequest(scenario="video", events=[event])
+            await pb_grpc.FeedbackServiceStub(channel).RecordFeedback(request)
+        # Ending the process flushes what it has gathered.
+        await asyncio.to_thread(process.terminate)
+        while not collector.spans:
+            await asyncio.sleep(0.05)
+    finally:
+        await asyncio.to_thread(process.kill)
+        await server.stop(None)
+    assert ("recmesh-feedback", "/recmesh.feedback.v1.FeedbackService/RecordFeedback") in collector.spans
