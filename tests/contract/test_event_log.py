@@ -1,0 +1,173 @@
+"""What every engine of the event log must do. A further engine joins by a further entry in ENGINES."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from services.feedback.records import Feedback, Impression
+from services.feedback.sqlite_store import SqliteEventLog
+from services.feedback.store import Appended, EventLog
+from services.runtime.errors import OverloadedError
+
+OpenLog = Callable[[], Awaitable[EventLog]]
+
+
+async def open_sqlite(folder: Path) -> EventLog:
+    return SqliteEventLog(folder, max_queued_count=1_000)
+
+
+ENGINES = {"sqlite": open_sqlite}
+
+
+@pytest.fixture(params=ENGINES.values(), ids=ENGINES.keys())
+async def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenLog]:
+    """Opens the same log again and again; whatever is open at the end is closed."""
+    opened: list[EventLog] = []
+
+    async def open_again() -> EventLog:
+        while opened:
+            await opened.pop().close()
+        opened.append(await request.param(tmp_path / "log"))
+        return opened[-1]
+
+    yield open_again
+    for log in opened:
+        await log.close()
+
+
+@pytest.fixture
+async def log(open_log: OpenLog) -> EventLog:
+    return await open_log()
+
+
+def feedback(event_id: str, user_id: str = "anna") -> Feedback:
+    return Feedback(event_id, user_id, "alien", 8, 1_700_000_000_000, 4.5, "r1", 3)
+
+
+def impression(request_id: str, user_id: str = "anna") -> Impression:
+    return Impression(
+        request_id, user_id, 1_700_000_000_000, ["alien", "brazil"], [0.5, 1.0], [1.25, -2.0], ["ann", "cf"], "m1", 3
+    )
+
+
+async def test_an_empty_log_has_offset_zero_and_nothing_to_read(log: EventLog) -> None:
+    assert log.latest_offset == 0
+    assert log.queued_count == 0
+    assert await log.read(0, 10) == []
+    assert await log.offset_before_last(3) == 0
+
+
+async def test_records_come_back_as_they_were_in_the_order_of_the_log(log: EventLog) -> None:
+    bare = Feedback("e0", "bert", "brazil", 1, 0, None, "", None)
+    await log.append([bare, feedback("e1")])
+    await log.append([impression("r1")])
+    await log.append([feedback("é" * 64)])
+    entries = await log.read(0, 10)
+    assert [entry.record for entry in entries] == [bare, feedback("e1"), impression("r1"), feedback("é" * 64)]
+    offsets = [entry.offset for entry in entries]
+    assert offsets == sorted(set(offsets))
+    assert offsets[0] > 0
+    assert log.latest_offset == offsets[-1]
+
+
+async def test_reading_goes_on_after_an_offset_and_stops_at_the_limit(log: EventLog) -> None:
+    for number in range(6):
+        await log.append([feedback(f"e{number}")] if number % 2 else [impression(f"r{number}")])
+    entries = await log.read(0, 100)
+    assert await log.read(0, 4) == entries[:4]
+    assert await log.read(entries[3].offset, 100) == entries[4:]
+    assert await log.read(log.latest_offset, 100) == []
+
+
+async def test_an_id_is_logged_once_over_batches_within_one_and_after_reopening(open_log: OpenLog) -> None:
+    log = await open_log()
+    assert await log.append([feedback("e1"), feedback("e1"), feedback("e2")]) == Appended(2, 1)
+    assert await log.append([feedback("e2", "bert"), feedback("e3")]) == Appended(1, 1)
+    assert await log.append([impression("e1")]) == Appended(1, 0), "the ids of impressions are their own"
+    assert await log.append([impression("e1")]) == Appended(0, 1)
+    log = await open_log()
+    assert await log.append([feedback("e3"), feedback("e4")]) == Appended(1, 1)
+    feedback_records = [entry.record for entry in await log.read(0, 100) if isinstance(entry.record, Feedback)]
+    assert [record.event_id for record in feedback_records] == ["e1", "e2", "e3", "e4"]
+    assert {record.user_id for record in feedback_records} == {"anna"}
+
+
+async def test_what_was_acknowledged_is_there_after_reopening(open_log: OpenLog) -> None:
+    log = await open_log()
+    await log.append([feedback("e1"), feedback("e2")])
+    await log.append([impression("r1")])
+    before, latest = await log.read(0, 10), log.latest_offset
+    log = await open_log()
+    assert (await log.read(0, 10), log.latest_offset) == (before, latest)
+
+
+async def test_many_callers_at_once_each_get_their_own_counts(log: EventLog) -> None:
+    batches = [[feedback(f"e{number}"), feedback(f"e{number}x"), feedback("shared")] for number in range(50)]
+    appended = await asyncio.gather(*(log.append(batch) for batch in batches))
+    assert sum(result.accepted_count for result in appended) == 101
+    assert sum(result.duplicate_count for result in appended) == 49
+    assert len(await log.read(0, 1_000)) == 101
+    assert log.queued_count == 0
+
+
+async def test_a_full_queue_refuses_and_writes_nothing(log: EventLog) -> None:
+    batches = [[feedback(f"b{batch}e{number}") for number in range(400)] for batch in range(8)]
+    results = await asyncio.gather(*(log.append(batch) for batch in batches), return_exceptions=True)
+    accepted = [result for result in results if isinstance(result, Appended)]
+    refused = [result for result in results if isinstance(result, OverloadedError)]
+    assert accepted
+    assert refused
+    assert len(accepted) + len(refused) == len(batches)
+    assert len(await log.read(0, 10_000)) == 400 * len(accepted)
+
+
+async def test_a_caller_that_gives_up_leaves_no_half_batch(log: EventLog) -> None:
+    tasks = [asyncio.create_task(log.append([feedback(f"b{b}e{e}") for e in range(20)])) for b in range(40)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await log.append([feedback("last")])
+    batches = [entry.record.event_id.split("e")[0] for entry in await log.read(0, 10_000)][:-1]
+    assert {batches.count(batch) for batch in set(batches)} == {20}
+    assert {f"b{number}" for number in range(1, 40, 2)} <= set(batches)
+
+
+async def test_offset_before_last_leaves_that_many_records(log: EventLog) -> None:
+    for number in range(7):
+        await log.append([feedback(f"e{number}")] if number % 3 else [impression(f"r{number}")])
+    for count in range(1, 10):
+        start = await log.offset_before_last(count)
+        assert len(await log.read(start, 100)) == min(count, 7)
+
+
+async def test_changes_are_told_after_an_append(log: EventLog) -> None:
+    waiting = asyncio.create_task(log.changes.wait())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await log.append([feedback("e1")])
+    await asyncio.wait_for(waiting, 30)
+
+
+async def test_erasing_a_user_leaves_the_others_and_never_reuses_offsets(open_log: OpenLog) -> None:
+    log = await open_log()
+    await log.append([feedback("e1"), feedback("e2", "bert"), feedback("e3")])
+    await log.append([impression("r1", "bert"), impression("r2")])
+    last = log.latest_offset
+    assert await log.delete_user("anna") == 3
+    assert await log.delete_user("anna") == 0
+    assert [entry.record.user_id for entry in await log.read(0, 10)] == ["bert", "bert"]
+    assert log.latest_offset == (await log.read(0, 10))[-1].offset
+    log = await open_log()
+    await log.append([feedback("e4")])
+    assert log.latest_offset > last
+
+
+async def test_a_check_changes_nothing_that_is_read(log: EventLog) -> None:
+    await log.append([feedback("e1")])
+    before = await log.read(0, 10)
+    await log.check()
+    assert await log.read(0, 10) == before
+    assert log.latest_offset == before[-1].offset
