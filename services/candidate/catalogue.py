@@ -1,0 +1,102 @@
+"""The items of one bundle and those that came after it, as columns. Row i is the item's number everywhere.
+
+Axes: N items in the bundle, R rows now (the bundle's first, then later items), D vector_dimension.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from services.candidate.index import FloatArray, IntArray
+from services.runtime.errors import SetupError
+
+T = TypeVar("T", bound=np.generic)
+
+
+class Catalogue:
+    """Ids, text hashes, event counts and vectors of the items that can be retrieved. Not thread-safe."""
+
+    def __init__(
+        self,
+        item_ids: Sequence[str],
+        content_hashes: Sequence[str],
+        event_counts: FloatArray,
+        recent_popularity: FloatArray,
+        vectors: FloatArray,
+    ) -> None:
+        self.item_ids = np.array(item_ids, dtype=object)
+        self.row_of = {item_id: row for row, item_id in enumerate(item_ids)}
+        self.content_hashes = list(content_hashes)
+        self.event_counts = event_counts
+        self.recent_popularity = recent_popularity
+        self.retired = np.zeros(len(item_ids), dtype=bool)
+        self.bundle_count = len(item_ids)
+        self._bundle_vectors = vectors
+        self._later_vectors: dict[int, FloatArray] = {}
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return int(self._bundle_vectors.shape[1])
+
+    def rows(self, item_ids: Iterable[str]) -> IntArray:
+        """Rows of the ids that are known, in the order given."""
+        found = map(self.row_of.get, item_ids)
+        return np.array([row for row in found if row is not None], dtype=np.int64)
+
+    def vectors(self, rows: IntArray) -> FloatArray:
+        """Vectors of `rows` [n] → [n, D]."""
+        result = np.empty((len(rows), self.dimension), dtype=np.float32)
+        in_bundle = rows < self.bundle_count
+        result[in_bundle] = self._bundle_vectors[rows[in_bundle]]
+        # Later vectors also replace those of items whose text has changed.
+        if self._later_vectors:
+            for place, row in enumerate(rows.tolist()):
+                later = self._later_vectors.get(row)
+                if later is not None:
+                    result[place] = later
+        return result
+
+    def put(self, item_ids: Sequence[str], content_hashes: Sequence[str], vectors: FloatArray) -> IntArray:
+        """Add items, or new texts of known ones, with vectors [n, D]; returns their rows [n]. Ids are unique."""
+        fresh = [item_id for item_id in item_ids if item_id not in self.row_of]
+        start = len(self.item_ids)
+        self.row_of.update({item_id: start + place for place, item_id in enumerate(fresh)})
+        self.item_ids = np.concatenate([self.item_ids, np.array(fresh, dtype=object)])
+        self.content_hashes += [""] * len(fresh)
+        self.event_counts = _extend(self.event_counts, len(fresh))
+        self.recent_popularity = _extend(self.recent_popularity, len(fresh))
+        self.retired = _extend(self.retired, len(fresh))
+        rows = self.rows(item_ids)
+        for row, content_hash, vector in zip(rows.tolist(), content_hashes, vectors, strict=True):
+            self.content_hashes[row] = content_hash
+            self._later_vectors[row] = vector
+        return rows
+
+
+def _extend(column: npt.NDArray[T], count: int) -> npt.NDArray[T]:
+    return np.concatenate([column, np.zeros(count, dtype=column.dtype)])
+
+
+def read_catalogue(folder: Path) -> Catalogue:
+    """The items of the bundle in `folder`. SetupError when its table and its vectors disagree."""
+    table = pq.read_table(
+        folder / "items.parquet", columns=["item_id", "content_hash", "train_event_count", "recent_popularity"]
+    )
+    vectors = np.load(folder / "item_vectors.npy", mmap_mode="r")
+    if len(vectors) != table.num_rows:
+        raise SetupError(f"{folder}: item_vectors.npy has {len(vectors)} rows, items.parquet {table.num_rows}")
+    return Catalogue(
+        table["item_id"].to_pylist(),
+        table["content_hash"].to_pylist(),
+        table["train_event_count"].to_numpy().astype(np.float32),
+        table["recent_popularity"].to_numpy().astype(np.float32),
+        vectors,
+    )

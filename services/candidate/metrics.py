@@ -1,0 +1,46 @@
+"""What the candidate service counts beside the calls it answers."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from services.candidate.index import IntArray
+
+
+class CandidateMetrics:
+    """Per scenario; label values are scenarios, the four sources and outcomes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.source_seconds = Histogram(
+            "recmesh_candidate_source_seconds",
+            "Time a source took for one request.",
+            ["scenario", "source"],
+            buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+            registry=registry,
+        )
+        self.candidates = Counter(
+            "recmesh_candidate_candidates_total",
+            "Candidates returned, by the source that put them in.",
+            ["scenario", "source"],
+            registry=registry,
+        )
+        self.items = Gauge(
+            "recmesh_candidate_source_items", "Items a source can return.", ["scenario", "source"], registry=registry
+        )
+        self.switches = Counter(
+            "recmesh_candidate_bundle_switches_total",
+            "Bundles opened because CURRENT named them, by outcome (loaded, refused).",
+            ["scenario", "outcome"],
+            registry=registry,
+        )
+
+    def observe(
+        self, scenario: str, timings: Mapping[str, float], source_names: Sequence[str], source_indexes: IntArray
+    ) -> None:
+        """One answer: seconds by source, and for each candidate the index of its source."""
+        for source, seconds in timings.items():
+            self.source_seconds.labels(scenario, source).observe(seconds)
+        counts = np.bincount(source_indexes, minlength=len(source_names))
+        for source, count in zip(source_names, counts.tolist(), strict=True):
+            self.candidates.labels(scenario, source).inc(count)

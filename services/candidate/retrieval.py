@@ -1,0 +1,192 @@
+"""One scenario's retrieval over one bundle: ask every source, merge, add the dense features.
+
+Axes: R rows of the catalogue, D vector_dimension, n candidates, F features.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.candidate.catalogue import Catalogue, read_catalogue
+from services.candidate.config import CandidateSettings
+from services.candidate.faiss_index import FaissIndex, open_faiss_index
+from services.candidate.index import FloatArray, IntArray, VectorIndex
+from services.candidate.merge import merge, rank_included
+from services.candidate.sources import CollaborativeSource, NewSource, PopularSource, Query, Source, VectorSource
+from services.model.collaborative import FEATURES, ItemWeights, collaborative_scores, dense_features
+from services.runtime.bundle import Bundle, Manifest
+from services.runtime.errors import InvalidFieldError, SetupError
+
+INCLUDED = "included"
+"""Name of the source of candidates that the caller asked for by id."""
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """Candidates, best first. Columns [n]."""
+
+    item_ids: list[str]
+    scores: FloatArray
+    """Falling; included items above all others."""
+    source_indexes: IntArray
+    source_names: list[str]
+    columns: dict[str, FloatArray]
+    model_version: str
+    unknown_item_ids: list[str]
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """A source as ListSources tells it."""
+
+    name: str
+    quota: float
+    item_count: int
+
+
+class Retriever:
+    """Everything retrieval needs of one bundle, and what came after it. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        catalogue: Catalogue,
+        weights: ItemWeights,
+        indexes: tuple[VectorIndex, VectorIndex],
+        settings: CandidateSettings,
+        read_counts: Callable[[], dict[str, float] | None],
+    ) -> None:
+        """`indexes` are the one over all items and the one over new items; the latter is filled here."""
+        self.manifest = manifest
+        self.catalogue = catalogue
+        self._weights = weights
+        self._index, self._new_index = indexes
+        self.popular = PopularSource(catalogue, read_counts)
+        self._new = NewSource(catalogue, self._new_index, settings.new_item_max_events)
+        reachable = len(np.unique(weights.indices))
+        sources: list[Source] = [
+            VectorSource(catalogue, self._index), CollaborativeSource(catalogue, reachable), self.popular, self._new,
+        ]  # fmt: skip
+        quotas = settings.quotas
+        self._quotas = {source.name: float(getattr(quotas, source.name)) for source in sources}
+        self._sources = sorted(sources, key=lambda source: -self._quotas[source.name])
+        self._asked = [source for source in self._sources if self._quotas[source.name] > 0]
+        new_rows = self._new.accepts(np.arange(len(catalogue)))
+        self._new_index.add(new_rows, catalogue.vectors(new_rows))
+
+    def retrieve(
+        self,
+        user_vector: FloatArray | None,
+        history_item_ids: Sequence[str],
+        n: int,
+        exclude_item_ids: Sequence[str],
+        include_item_ids: Sequence[str],
+        timings: dict[str, float],
+    ) -> Retrieved:
+        """`n` candidates beside the included ones; seconds per source go into `timings`.
+
+        InvalidFieldError for a user vector that is not as long as the model's.
+        """
+        if user_vector is not None and len(user_vector) != self.catalogue.dimension:
+            raise InvalidFieldError(
+                "user_vector",
+                f"has {len(user_vector)} values; model {self.manifest.model_version} has vectors of "
+                f"{self.catalogue.dimension}",
+            )
+        excluded = self.catalogue.rows(exclude_item_ids)
+        # One entry per id, in the order given.
+        included_ids = list(dict.fromkeys(include_item_ids))
+        unknown = [item_id for item_id in included_ids if item_id not in self.catalogue.row_of]
+        included = self.catalogue.rows(included_ids)
+        included = included[~np.isin(included, excluded)]
+        query = Query(
+            user_vector, self._collaborative(history_item_ids), np.concatenate([excluded, included]).astype(np.int64), n
+        )
+        lists = []
+        for source in self._asked if n > 0 else []:
+            started = time.perf_counter()
+            lists.append(source.retrieve(query))
+            timings[source.name] = time.perf_counter() - started
+        names = [source.name for source in self._asked[: len(lists)]]
+        merged = merge(lists, [self._quotas[name] for name in names], n)
+        rows, scores, sources = merged.rows, merged.scores, merged.sources
+        if len(included):
+            included, included_scores = self._rank_included(query, included)
+            rows = np.concatenate([included, rows])
+            # Above every other candidate, whose scores are at most 1.
+            scores = np.concatenate([included_scores + np.float32(1), scores])
+            sources = np.concatenate([np.full(len(included), len(names)), sources])
+            names.append(INCLUDED)
+        return Retrieved(
+            self.catalogue.item_ids[rows].tolist(), scores, sources, names, self._features(query, rows),
+            self.manifest.model_version, unknown,
+        )  # fmt: skip
+
+    def list_sources(self) -> list[SourceInfo]:
+        """The sources, largest quota first."""
+        return [SourceInfo(source.name, self._quotas[source.name], len(source)) for source in self._sources]
+
+    def put_items(self, item_ids: Sequence[str], content_hashes: Sequence[str], vectors: FloatArray) -> None:
+        """Make items retrievable by vectors [m, D], new ones or known ones whose text has changed."""
+        rows = self.catalogue.put(item_ids, content_hashes, vectors)
+        self._index.add(rows, vectors)
+        fresh = np.isin(rows, self._new.accepts(rows))
+        self._new_index.add(rows[fresh], vectors[fresh])
+        self.catalogue.retired[rows] = False
+
+    def retire(self, item_ids: Sequence[str]) -> None:
+        """Never return these again unless they are included by id; unknown ids are ignored."""
+        rows = self.catalogue.rows(item_ids)
+        rows = rows[~self.catalogue.retired[rows]]
+        self.catalogue.retired[rows] = True
+        self._index.remove(rows)
+        self._new_index.remove(rows)
+
+    def _collaborative(self, history_item_ids: Sequence[str]) -> FloatArray:
+        """Collaborative score of every row, [R]."""
+        row_of, known = self.catalogue.row_of, self._weights.item_count
+        newest = history_item_ids[-self.manifest.collaborative_history_events :]
+        history = np.array([row_of.get(item_id, -1) for item_id in newest], dtype=np.int64)
+        history[history >= known] = -1
+        scores = collaborative_scores(self._weights, history, self.manifest.collaborative_history_events)
+        return np.concatenate([scores, np.zeros(len(self.catalogue) - known, dtype=np.float32)])
+
+    def _rank_included(self, query: Query, rows: IntArray) -> tuple[IntArray, FloatArray]:
+        scores = rank_included(
+            [source.score(query, rows) for source in self._asked],
+            [self._quotas[source.name] for source in self._asked],
+            len(rows),
+        )
+        order = np.argsort(-scores, kind="stable")
+        return rows[order], scores[order]
+
+    def _features(self, query: Query, rows: IntArray) -> dict[str, FloatArray]:
+        values = dense_features(
+            FEATURES, query.collaborative, self.catalogue.event_counts, self.catalogue.recent_popularity, rows
+        )
+        return {name: values[:, column] for column, name in enumerate(FEATURES)}
+
+
+def open_retriever(
+    bundle: Bundle, settings: CandidateSettings, read_counts: Callable[[], dict[str, float] | None]
+) -> Retriever:
+    """Load a verified bundle with FAISS. SetupError when its files do not fit together."""
+    manifest = bundle.manifest
+    unknown = set(manifest.feature_names) - set(FEATURES)
+    if unknown:
+        raise SetupError(f"{bundle.path}: the scorer reads features that nobody computes: {', '.join(sorted(unknown))}")
+    catalogue = read_catalogue(bundle.path)
+    try:
+        weights = ItemWeights.load(bundle.path / "collaborative.npz")
+        index = open_faiss_index(bundle.path / "index.faiss", manifest.vector_dimension)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise SetupError(f"{bundle.path}: {error}") from None
+    if not weights.item_count == len(index) == len(catalogue) or catalogue.dimension != manifest.vector_dimension:
+        raise SetupError(
+            f"{bundle.path}: {len(catalogue)} items, {len(index)} indexed, {weights.item_count} collaborative rows, "
+            f"vectors of {catalogue.dimension} where the manifest says {manifest.vector_dimension}"
+        )
+    new_index = FaissIndex(manifest.vector_dimension)
+    return Retriever(manifest, catalogue, weights, (index, new_index), settings, read_counts)
