@@ -1,0 +1,42 @@
+"""Calls to a running mesh: stubs on blocking channels, addresses from the state folder, errors as one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from services.cli.state import StateFolder, read_up_info
+from services.runtime.errors import RecmeshError
+
+CALL_S = 10.0
+"""Most seconds that a command waits for an answer."""
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+
+class CallError(RecmeshError):
+    """A call to a service failed; the message says which and why."""
+
+
+def find_address(service: str, state: Path, address: str | None) -> str:
+    """`address` where given, else where the state folder says the service listens. SetupError when nothing runs."""
+    return address or read_up_info(StateFolder(state)).processes[service].address
+
+
+@contextmanager
+def open_stub(make_stub: Any, address: str) -> Iterator[Any]:
+    """A stub at `address`. CallError in place of gRPC's error when a call on it fails."""
+    with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]) as channel:
+        try:
+            yield make_stub(channel)
+        except grpc.RpcError as error:
+            raise CallError(describe(error, address)) from None
+
+
+def describe(error: Any, address: str) -> str:
+    """A failed call in one line."""
+    code, details = error.code(), " ".join((error.details() or "").split())
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return f"{address} is not available: {details or 'no details'}; is it running? (`recmesh status`)"
+    return f"{code.name}: {details}"

@@ -1,0 +1,203 @@
+"""A mesh on this machine: checked, locked, started, seeded, and stopped whatever happens."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from os import getpid
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import yaml
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from services.cli.client import CallError, describe
+from services.cli.plan import ProcessSpec, plan_processes, process_names
+from services.cli.ports import choose_ports, read_ports
+from services.cli.readiness import ReadinessView
+from services.cli.seeding import Seeder, TableName
+from services.cli.settings_check import check_sections
+from services.cli.state import ProcessInfo, StateFolder, UpInfo, read_up_info, write_text_atomically, write_up_info
+from services.cli.supervisor import Process, Supervisor
+from services.runtime.bundle import current_version
+from services.runtime.errors import SetupError
+from services.runtime.scenario import Scenario, load_scenarios
+
+DEFAULT_SCENARIO_FILE = Path(__file__).parents[2] / "deploy" / "scenarios" / "video.yaml"
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """What runs."""
+
+    scenarios: dict[str, Scenario]
+    specs: dict[str, ProcessSpec]
+
+
+def check_scenarios(scenario_files: list[Path]) -> dict[str, Scenario]:
+    """Read the files and check every section. SetupError names file, setting and problem."""
+    scenarios = load_scenarios(scenario_files)
+    for scenario in scenarios.values():
+        check_sections(scenario)
+    return scenarios
+
+
+@asynccontextmanager
+async def running_mesh(
+    scenario_files: list[Path], state: StateFolder, ports_file: Path | None, console: Console
+) -> AsyncIterator[Mesh]:
+    """Everything up, serving and seeded; stopped on leaving. SetupError when it cannot start.
+
+    SIGINT, SIGTERM and SIGHUP cancel the caller's task; a second SIGINT kills instead of stopping.
+    """
+    scenarios = check_scenarios(scenario_files)
+    versions = {name: _require_version(state, name) for name in scenarios}
+    names = process_names(scenarios)
+    with _locked(state):
+        ports = choose_ports(names) if ports_file is None else read_ports(ports_file, names)
+        specs = plan_processes(scenarios, scenario_files, state, ports)
+        _write_configs(state, specs)
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+
+        def on_change(process: Process) -> None:
+            write_up_info(state, _up_info(supervisor, versions, started))
+            if process.pid is None:
+                console.print(f"[yellow]{process.spec.name} ended with status {process.last_status}; restarting it[/]")
+
+        supervisor = Supervisor(specs, on_change)
+        with _stop_on_signals(supervisor, console):
+            try:
+                await supervisor.start()
+                await _bring_up(supervisor, scenarios, state, console)
+                yield Mesh(scenarios, {spec.name: spec for spec in specs})
+            finally:
+                console.print("stopping")
+                await supervisor.stop()
+                state.addresses.unlink(missing_ok=True)
+
+
+async def _bring_up(
+    supervisor: Supervisor, scenarios: dict[str, Scenario], state: StateFolder, console: Console
+) -> None:
+    view = ReadinessView(supervisor, console)
+    await view.wait(["feedback", "feature"])
+    async with (
+        grpc.aio.insecure_channel(supervisor.processes["feature"].spec.address) as feature,
+        grpc.aio.insecure_channel(supervisor.processes["feedback"].spec.address) as feedback,
+    ):
+        seeders = {
+            name: Seeder(scenario, state.seed_marker(name), feature, feedback) for name, scenario in scenarios.items()
+        }
+        try:
+            for name, seeder in seeders.items():
+                await _seed(name, seeder, state.data(name), console)
+            await view.wait(list(supervisor.processes))
+            for seeder in seeders.values():
+                await seeder.wait_until_read()
+        except grpc.aio.AioRpcError as error:
+            raise CallError(describe(error, "feature or feedback")) from None
+
+
+async def _seed(name: str, seeder: Seeder, data_folder: Path, console: Console) -> None:
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks = {table: progress.add_task(f"{name}: {table}", total=None) for table in ("items", "users", "events")}
+
+        def track(table: TableName, sent: int, total: int) -> None:
+            progress.update(tasks[table], completed=sent, total=total)
+
+        sent_rows = await seeder.seed(data_folder, track)
+    if sent_rows:
+        rows = ", ".join(f"{count:,} {table}" for table, count in sent_rows.items())
+        console.print(f"[green]seeded[/] {name}: {rows}", highlight=False)
+
+
+def print_addresses(specs: dict[str, ProcessSpec], console: Console) -> None:
+    """Where everything listens."""
+    table = Table("process", "gRPC", "metrics", box=None, pad_edge=False)
+    for spec in specs.values():
+        table.add_row(spec.name, spec.address, f"http://{spec.metrics_address}/metrics")
+    console.print(table)
+
+
+def _require_version(state: StateFolder, scenario: str) -> str:
+    version = current_version(state.models, scenario)
+    if version is None:
+        raise SetupError(f"{state.models / scenario}: no model yet; run `recmesh adapt {scenario}` (or `recmesh run`)")
+    return version
+
+
+@contextmanager
+def _locked(state: StateFolder) -> Iterator[None]:
+    """Hold the state folder. SetupError says who else does."""
+    state.run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(state.lock, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        try:
+            holder = f"process {read_up_info(state).pid}"
+        except SetupError:
+            holder = "another process, which is just starting or stopping"
+        raise SetupError(f"{state.root}: {holder} runs on this state folder already; stop it first") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write_configs(state: StateFolder, specs: list[ProcessSpec]) -> None:
+    for folder in (state.log, state.spool):
+        folder.mkdir(parents=True, exist_ok=True)
+    for spec in specs:
+        write_text_atomically(spec.config_path, yaml.safe_dump(spec.config, sort_keys=False))
+
+
+def _up_info(supervisor: Supervisor, versions: dict[str, str], started_time: str) -> UpInfo:
+    return UpInfo(
+        pid=getpid(),
+        started_time=started_time,
+        model_versions=versions,
+        processes={
+            name: ProcessInfo(
+                address=process.spec.address,
+                metrics_address=process.spec.metrics_address,
+                health_service=process.spec.health_service,
+                scenario=process.spec.scenario,
+                pid=process.pid,
+                restart_count=process.restart_count,
+            )
+            for name, process in supervisor.processes.items()
+        },
+    )
+
+
+@contextmanager
+def _stop_on_signals(supervisor: Supervisor, console: Console) -> Iterator[None]:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    asked = False
+
+    def on_signal() -> None:
+        nonlocal asked
+        if asked:
+            console.print("[red]killing[/]")
+            supervisor.kill()
+        else:
+            asked = True
+            task.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,45 @@
+"""Ports for the processes: chosen, or read from a file."""
+
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from services.cli.plan import HOST, PortPair, check_ports
+from services.runtime.config import parse_settings, read_yaml
+from services.runtime.errors import SetupError
+
+# Below the ports that Linux gives to outgoing connections (32768 and up): a process that restarts finds its port free.
+_LOW, _HIGH = 15_000, 32_000
+
+
+def read_ports(path: Path, names: list[str]) -> dict[str, PortPair]:
+    """Ports from a YAML file, one `name: {grpc: PORT, metrics: PORT}` per process. SetupError says what is wrong."""
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise SetupError(f"{path}: must hold one `name: {{grpc: PORT, metrics: PORT}}` per process")
+    ports = {str(name): parse_settings(PortPair, pair, f"{path}: {name}") for name, pair in values.items()}
+    check_ports(ports, names, str(path))
+    return ports
+
+
+def choose_ports(names: list[str]) -> dict[str, PortPair]:
+    """Loopback ports that nobody listens on now."""
+    with ExitStack() as held:
+        free = _free_ports(held)
+        return {name: PortPair(grpc=next(free), metrics=next(free)) for name in names}
+
+
+def _free_ports(held: ExitStack) -> Iterator[int]:
+    """Each port stays bound until `held` closes, so none is given twice."""
+    for port in random.sample(range(_LOW, _HIGH), _HIGH - _LOW):
+        probe = held.enter_context(socket.socket())
+        # As servers do: a port whose old connections linger in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            continue
+        yield port
+    raise SetupError(f"no free port between {_LOW} and {_HIGH} on {HOST}")

@@ -1,0 +1,78 @@
+"""Waits until every process says SERVING by gRPC health, and shows what is waited for."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from services.cli.plan import ProcessSpec
+from services.cli.supervisor import SETUP_ERROR_STATUS, Process, Supervisor
+from services.runtime.errors import SetupError
+
+POLL_S = 0.1
+CHECK_S = 2.0
+
+
+async def is_serving(address: str, service: str) -> bool:
+    """Whether the process at `address` says that it serves `service`."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        try:
+            request = health_pb2.HealthCheckRequest(service=service)
+            response = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=CHECK_S)
+        except grpc.aio.AioRpcError:
+            return False
+        return response.status == health_pb2.HealthCheckResponse.SERVING
+
+
+class ReadinessView:
+    """Waits for processes; each is announced once it serves."""
+
+    def __init__(self, supervisor: Supervisor, console: Console) -> None:
+        self._supervisor = supervisor
+        self._console = console
+        self._started = time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    async def wait(self, names: Sequence[str]) -> None:
+        """Return when all of `names` serve. SetupError when one of the processes ends because of a wrong setting."""
+        waiting = [name for name in names if name not in self._seconds]
+        with Live(console=self._console, transient=True, auto_refresh=False) as live:
+            while waiting:
+                self._check_setup()
+                specs = [self._supervisor.processes[name].spec for name in waiting]
+                serving = await asyncio.gather(*(is_serving(spec.address, spec.health_service) for spec in specs))
+                for spec in (spec for spec, serves in zip(specs, serving, strict=True) if serves):
+                    self._announce(spec)
+                waiting = [name for name in waiting if name not in self._seconds]
+                if self._console.is_terminal:
+                    live.update(self._table(waiting), refresh=True)
+                await asyncio.sleep(POLL_S)
+
+    def _announce(self, spec: ProcessSpec) -> None:
+        self._seconds[spec.name] = time.monotonic() - self._started
+        self._console.print(
+            f"[green]ready[/] {spec.name} [dim]after {self._seconds[spec.name]:.1f} s[/]", highlight=False
+        )
+
+    def _check_setup(self) -> None:
+        for process in self._supervisor.processes.values():
+            if process.last_status == SETUP_ERROR_STATUS:
+                raise SetupError(f"{process.spec.name}: {process.last_log_line().removeprefix('error: ')}")
+
+    def _table(self, waiting: Sequence[str]) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for name in waiting:
+            table.add_row("[yellow]waiting for[/]", name, self._condition(self._supervisor.processes[name]))
+        return table
+
+    def _condition(self, process: Process) -> str:
+        seconds = f"{time.monotonic() - self._started:.0f} s"
+        if process.last_status is None:
+            return f"{seconds}"
+        return f"{seconds}, started again {process.restart_count} times; ended with status {process.last_status}"
