@@ -74,6 +74,17 @@ class Interactions:
             wanted &= np.nan_to_num(self.values, nan=-np.inf) >= task.min_value
         return wanted
 
+    def followed_by(self, task: TaskSettings, end: int | None = None) -> BoolArray:
+        """[E]: whether the event, or a later one of the same user on the same item, counts for `task`.
+
+        Only events before position `end` count: the end of train, for labels that training may know.
+        """
+        positive = np.flatnonzero(self.positives(task)[:end])
+        _, pairs = np.unique(self.users * len(self.item_ids) + self.items, return_inverse=True)
+        last = np.full(len(pairs), -1, dtype=np.int64)
+        np.maximum.at(last, pairs[positive], positive)
+        return last[pairs] >= np.arange(len(pairs))
+
     def ratings(self, task: RatingSettings) -> BoolArray:
         """[E]: whether each event carries a rating."""
         return np.isin(self.kinds, [EVENT_NUMBERS[event] for event in task.events]) & np.isfinite(self.values)
@@ -205,7 +216,7 @@ class Queries:
         """[Q], [Q]: query q's history is by_user[starts[q] : ends[q]]."""
         return self.interactions.user_starts[self.users], self.interactions.places[self.events]
 
-    def take(self, rows: IntArray | slice) -> "Queries":
+    def take(self, rows: IntArray | BoolArray | slice) -> "Queries":
         """Some of the queries."""
         return Queries(self.interactions, self.events[rows])
 

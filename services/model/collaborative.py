@@ -1,0 +1,121 @@
+"""Item-to-item weights and the dense features made from them. numpy only: candidate uses this online, training offline,
+so both compute the same numbers.
+
+Axes: N items, n history events, B batch, C candidates, F features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.integer]
+
+FEATURES = ("cf", "popularity", "recent_popularity")
+"""Names of the dense features that `dense_features` can compute."""
+
+_MS_PER_DAY = 86_400_000.0
+
+
+@dataclass(frozen=True)
+class ItemWeights:
+    """Sparse rows: what an event on item i says for item j. Row i is indices[indptr[i] : indptr[i + 1]]."""
+
+    indptr: IntArray  # [N + 1]
+    indices: IntArray  # [weights], each row without repeats
+    weights: FloatArray  # [weights]
+
+    @property
+    def item_count(self) -> int:
+        """N."""
+        return len(self.indptr) - 1
+
+    def save(self, path: Path) -> None:
+        """Write `collaborative.npz`."""
+        np.savez(
+            path,
+            indptr=self.indptr.astype(np.int64),
+            indices=self.indices.astype(np.int32),
+            weights=self.weights.astype(np.float32),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "ItemWeights":
+        """Read `collaborative.npz`. ValueError when its arrays do not make sparse rows."""
+        with np.load(path, allow_pickle=False) as file:
+            loaded = cls(file["indptr"], file["indices"], file["weights"])
+        indptr, indices = loaded.indptr, loaded.indices
+        if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
+            raise ValueError(f"{path}: indptr does not cut indices into rows")
+        if len(loaded.weights) != len(indices):
+            raise ValueError(f"{path}: {len(indices)} indices but {len(loaded.weights)} weights")
+        if len(indices) and not 0 <= indices.min() <= indices.max() < loaded.item_count:
+            raise ValueError(f"{path}: an index is outside the {loaded.item_count} items")
+        return loaded
+
+
+def collaborative_scores(weights: ItemWeights, history_item_indexes: IntArray, history_events: int) -> FloatArray:
+    """Sum of the weights from each of the newest `history_events` events' items to every item: [N].
+
+    history_item_indexes [n], newest last; an item that the weights do not know is -1 and adds nothing. An item met
+    twice counts twice. The work grows with the weights touched, not with N, beyond one zeroed array.
+    """
+    scores = np.zeros(weights.item_count, dtype=np.float32)
+    for item in history_item_indexes[-history_events:]:
+        if item >= 0:
+            row = slice(weights.indptr[item], weights.indptr[item + 1])
+            scores[weights.indices[row]] += weights.weights[row]
+    return scores
+
+
+def batch_collaborative_scores(weights: ItemWeights, histories: IntArray, history_events: int) -> FloatArray:
+    """`collaborative_scores` of each row of histories [B, n], right-aligned with -1 for padding: [B, N]."""
+    rows = [collaborative_scores(weights, history, history_events) for history in histories]
+    return np.stack(rows) if rows else np.zeros((0, weights.item_count), dtype=np.float32)
+
+
+def event_counts(items: IntArray, item_count: int) -> FloatArray:
+    """How many events each item has: items [E] → [N]."""
+    return np.bincount(items, minlength=item_count).astype(np.float32)
+
+
+def decayed_event_counts(
+    items: IntArray, times_ms: IntArray, item_count: int, now_ms: int, half_life_days: float
+) -> FloatArray:
+    """Events of each item, one that is `half_life_days` old counting half: items [E], times_ms [E] → [N].
+
+    Events later than `now_ms` count as new.
+    """
+    age_days = np.maximum(now_ms - times_ms, 0) / _MS_PER_DAY
+    return np.bincount(items, weights=np.exp2(-age_days / half_life_days), minlength=item_count).astype(np.float32)
+
+
+def dense_features(
+    names: Sequence[str],
+    collaborative: FloatArray,
+    train_event_count: FloatArray,
+    recent_popularity: FloatArray,
+    candidates: IntArray,
+) -> FloatArray:
+    """The features `names` of candidates [C] or [B, C], in order: [C, F] or [B, C, F].
+
+    collaborative ([N] or [B, N]) is what `collaborative_scores` returns; train_event_count and recent_popularity ([N])
+    are the columns of a bundle's items.parquet. A candidate that the tables do not know is -1; all its features are 0,
+    as those of an item without events are. ValueError for a name that is not in FEATURES.
+    """
+    unknown = [name for name in names if name not in FEATURES]
+    if unknown:
+        raise ValueError(f"no dense feature is named {unknown[0]!r}; known: {', '.join(FEATURES)}")
+    rows = np.maximum(candidates, 0)
+    columns = {
+        "cf": lambda: np.take_along_axis(collaborative, rows, axis=-1),
+        "popularity": lambda: np.log1p(train_event_count[rows]),
+        "recent_popularity": lambda: np.log1p(recent_popularity[rows]),
+    }
+    features = np.zeros((*candidates.shape, len(names)), dtype=np.float32)
+    for column, name in enumerate(names):
+        features[..., column] = np.where(candidates >= 0, columns[name](), 0.0)
+    return features
