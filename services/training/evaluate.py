@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from services.runtime.bundle import MetricRow
 from services.runtime.scenario import TasksSettings
-from services.training import metrics
 from services.training.baselines import (
     BASELINE_STEPS,
     FloatArray,
@@ -37,6 +37,9 @@ FULL = "full"
 
 ID_ONLY = ("popularity", "recent_popularity", "item_knn", "ease")
 """Baselines that know an item by its events alone."""
+
+Values = npt.NDArray[np.floating]
+Items = npt.NDArray[np.integer]
 
 _LIST_LENGTH = 10
 _BATCH = 256
@@ -102,15 +105,15 @@ def _slices(queries: Queries, split: Split) -> list[_Slice]:
 class _Ranking:
     """Where a method put each target, and what it would have shown."""
 
-    ranks: metrics.FloatArray  # [Q]
-    lists: metrics.IntArray  # [Q, K]
+    ranks: Values  # [Q]
+    lists: Items  # [Q, K]
 
 
 def _rank(
     method: Method, queries: Queries, slices: Sequence[_Slice], step: Callable[[str], None]
 ) -> dict[str, _Ranking]:
     """A method's ranking of each slice's queries, scoring every query once."""
-    parts: dict[str, list[tuple[metrics.FloatArray, metrics.IntArray]]] = {part.name: [] for part in slices}
+    parts: dict[str, list[tuple[Values, Items]]] = {part.name: [] for part in slices}
     for start, batch in zip(range(0, len(queries), _BATCH), queries.batches(_BATCH), strict=True):
         scores, unseen = method.scores(batch), batch.unseen()
         whole = target_ranks(scores, batch.targets, unseen), top_items(scores, unseen, _LIST_LENGTH)
@@ -144,7 +147,7 @@ def evaluate_methods(
     slices = _slices(queries, split)
     bootstraps = {part.name: UserBootstrap(queries.users[part.rows]) for part in slices}
     rows: list[MetricRow] = []
-    values: dict[str, dict[str, Mapping[str, metrics.FloatArray]]] = {}
+    values: dict[str, dict[str, Mapping[str, Values]]] = {}
     for method in methods:
         rankings = _rank(method, queries, slices, step)
         values[method.name] = {name: rank_metrics(ranking.ranks) for name, ranking in rankings.items()}

@@ -148,7 +148,7 @@ class UserBootstrap:
 
 
 def _moved_interval(value: float, resampled: FloatArray) -> Estimate:
-    """The resamples' interval, moved to the value: for shares whose resamples are biased, so that only spread counts."""
+    """The resamples' interval, moved to the value: for shares of which resamples are biased, so only spread counts."""
     low, high = np.quantile(resampled, [0.025, 0.975]) - resampled.mean()
     return Estimate(value, max(0.0, value + float(low)), min(1.0, value + float(high)))
 
