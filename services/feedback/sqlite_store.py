@@ -45,7 +45,7 @@ def connect(path: Path, synchronous: str) -> sqlite3.Connection:
     """A connection in write-ahead mode that leaves transactions to us. SetupError when `path` is not a database."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         # What is erased is overwritten, not only unlinked.

@@ -47,6 +47,6 @@ def test_a_bad_section_names_file_and_setting(section: dict[str, Any], problem: 
     ],
 )
 def test_bad_process_settings_are_named(change: dict[str, Any], problem: str) -> None:
-    with pytest.raises(SetupError, match="feedback.yaml") as raised:
+    with pytest.raises(SetupError, match=r"feedback\.yaml") as raised:
         parse_settings(FeedbackConfig, {**PROCESS, **change}, "feedback.yaml")
     assert problem in str(raised.value)

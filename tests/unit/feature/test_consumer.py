@@ -1,0 +1,84 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+
+from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
+from services.feature.consumer import EventConsumer
+from services.feature.records import Checkpoint, Event
+
+
+class Store:
+    """Remembers what was applied."""
+
+    def __init__(self, offset: int = 0) -> None:
+        self.checkpoint = Checkpoint(offset, 0)
+        self.events: list[Event] = []
+
+    async def apply_events(self, events: list[Event], checkpoint: Checkpoint) -> None:
+        self.events += events
+        self.checkpoint = checkpoint
+
+
+class Feedback:
+    """A log of `responses`, then silence."""
+
+    def __init__(self, *responses: feedback_pb.TailEventsResponse) -> None:
+        self.requests: list[feedback_pb.TailEventsRequest] = []
+        self._responses = responses
+
+    async def TailEvents(self, request: feedback_pb.TailEventsRequest) -> AsyncIterator[feedback_pb.TailEventsResponse]:
+        self.requests.append(request)
+        for response in self._responses:
+            yield response
+            await asyncio.sleep(0)
+        await asyncio.Event().wait()
+
+
+def response(latest_offset: int, *offsets: int, impression: bool = False) -> feedback_pb.TailEventsResponse:
+    records = [
+        feedback_pb.LogRecord(offset=offset, impression=feedback_pb.Impression(request_id="r"))
+        if impression
+        else feedback_pb.LogRecord(
+            offset=offset,
+            feedback=feedback_pb.Feedback(user_id="anna", item_id="a", event_kind=8, event_time_ms=offset),
+        )
+        for offset in offsets
+    ]
+    return feedback_pb.TailEventsResponse(records=records, latest_offset=latest_offset)
+
+
+async def consume(store: Store, *responses: feedback_pb.TailEventsResponse) -> tuple[EventConsumer, Feedback]:
+    feedback = Feedback(*responses)
+    consumer = EventConsumer("video", store, feedback)  # type: ignore[arg-type]
+    task = asyncio.create_task(consumer.run())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return consumer, feedback
+
+
+async def test_it_asks_from_the_checkpoint_and_applies_feedback_only():
+    store = Store(offset=4)
+    consumer, feedback = await consume(store, response(9, 5, 6), response(9, 9, impression=True))
+    assert [request.after_offset for request in feedback.requests] == [4]
+    assert [event.offset for event in store.events] == [5, 6]
+    assert store.checkpoint == Checkpoint(9, 6)
+    assert consumer.latest_offset == 9
+
+
+async def test_it_is_caught_up_at_the_offset_that_was_newest_at_first():
+    behind, _ = await consume(Store(), response(9, 5, 6))
+    assert not behind.caught_up.is_set()
+    there, _ = await consume(Store(), response(9, 5, 6), response(12, 9))
+    assert there.caught_up.is_set()
+    nothing_to_read, _ = await consume(Store(), response(0))
+    assert nothing_to_read.caught_up.is_set()
+
+
+async def test_a_log_that_ends_before_the_checkpoint_is_reported(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING):
+        consumer, _ = await consume(Store(offset=7), response(3))
+    assert "ends before" in caplog.text
+    assert consumer.caught_up.is_set()
