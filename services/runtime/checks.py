@@ -27,6 +27,16 @@ def check_optional_id(field: str, value: str) -> str:
     return check_id(field, value) if value else value
 
 
+def check_ids(field: str, values: Sequence[str]) -> None:
+    """Each of `values` must be an id as check_id says. Thousands cost a fraction of as many single checks."""
+    joined = "".join(values)
+    plain = joined.isascii() and joined.isprintable() and " " not in joined
+    if plain and all(0 < size <= MAX_ID_BYTES for size in map(len, values)):
+        return
+    for place, value in enumerate(values):
+        check_id(f"{field}[{place}]", value)
+
+
 def check_range(field: str, value: float, low: float, high: float) -> None:
     """`value` must be finite and within [low, high]."""
     if not math.isfinite(value):

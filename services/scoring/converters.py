@@ -1,0 +1,226 @@
+"""Messages to the domain and back. The only file of the service that touches the stubs; every field is checked here."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from recmesh.feature.v1 import feature_service_pb2 as feature_pb
+from recmesh.scoring.v1 import scoring_service_pb2 as pb
+from recmesh.type.v1 import feature_column_pb2, history_pb2, item_pb2, rung_pb2
+from services.model.text import ItemFields, content_hash, format_item
+from services.runtime.checks import (
+    MAX_CLOCK_SKEW_MS,
+    check_count,
+    check_enum,
+    check_finite,
+    check_id,
+    check_ids,
+    check_range,
+    check_same_length,
+    check_time_ms,
+)
+from services.runtime.errors import InvalidFieldError
+from services.runtime.scenario import EVENT_NAMES
+from services.scoring.loaded_model import LoadedModel
+from services.scoring.pool import FloatArray, IntArray
+from services.scoring.predictor import CLICK_PROBABILITY, Candidates, History, Predictions
+from services.scoring.vectors import ItemText
+
+MAX_SCORED = 5_000
+MAX_RERANKED = 256
+MAX_VECTORS = 1_000
+MAX_HISTORY = 10_000
+MAX_EMBEDDED = 256
+MAX_COLUMNS = 64
+MAX_VECTOR_LENGTH = 4_096
+MAX_TITLE = 1_000
+MAX_DESCRIPTION = 20_000
+MAX_CATEGORIES = 64
+MAX_CATEGORY = 128
+MAX_BRAND = 1_000
+MAX_ATTRIBUTES = 64
+# The years 1 to 9999: what calendars can name.
+MIN_PUBLISHED_MS = -62_135_596_800_000
+MAX_PUBLISHED_MS = 253_402_300_799_999
+
+
+def history_of(message: history_pb2.History) -> History:
+    """The user's events; n may be 0."""
+    count = len(message.item_ids)
+    check_count("history.item_ids", count, 0, MAX_HISTORY)
+    for name in ("event_kinds", "event_times_ms", "values"):
+        check_same_length(f"history.{name}", getattr(message, name), "history.item_ids", message.item_ids)
+    item_ids = list(message.item_ids)
+    check_ids("history.item_ids", item_ids)
+    kinds = np.fromiter(message.event_kinds, np.int64, count)
+    times_ms = np.fromiter(message.event_times_ms, np.int64, count)
+    if not np.isin(kinds, list(EVENT_NAMES)).all():
+        for place, kind in enumerate(kinds.tolist()):
+            check_enum(f"history.event_kinds[{place}]", kind, list(EVENT_NAMES), ", ".join(EVENT_NAMES.values()))
+    now_ms = int(time.time() * 1000)
+    if count and (times_ms.min() < 0 or times_ms.max() > now_ms + MAX_CLOCK_SKEW_MS):
+        for place, time_ms in enumerate(times_ms.tolist()):
+            check_time_ms(f"history.event_times_ms[{place}]", time_ms, now_ms)
+    _finite("history.values", message.values)
+    return History(item_ids, kinds, times_ms)
+
+
+def wants_reranker(request: pb.ScoreCandidatesRequest) -> bool:
+    """Whether the re-ranker is asked for, else the scorer."""
+    allowed = [rung_pb2.RUNG_UNSPECIFIED, rung_pb2.RUNG_SCORER, rung_pb2.RUNG_RERANKER]
+    check_enum("rung", request.rung, allowed, "RUNG_SCORER, RUNG_RERANKER")
+    return request.rung == rung_pb2.RUNG_RERANKER
+
+
+def candidates_of(request: pb.ScoreCandidatesRequest) -> Candidates:
+    """The candidates with their columns."""
+    count = len(request.item_ids)
+    check_count("item_ids", count, 1, MAX_RERANKED if wants_reranker(request) else MAX_SCORED)
+    item_ids = list(request.item_ids)
+    check_ids("item_ids", item_ids)
+    if len(set(item_ids)) != count:
+        seen: set[str] = set()
+        for place, item_id in enumerate(item_ids):
+            if item_id in seen:
+                raise InvalidFieldError(f"item_ids[{place}]", f"repeats {item_id!r}; send each item once")
+            seen.add(item_id)
+    check_range("vector_count", request.vector_count, 0, MAX_VECTORS)
+    check_count("columns", len(request.columns), 0, MAX_COLUMNS)
+    columns: dict[str, FloatArray] = {}
+    for place, column in enumerate(request.columns):
+        field = f"columns[{place}]"
+        if column.name in columns:
+            raise InvalidFieldError(f"{field}.name", f"repeats {column.name!r}; send each column once")
+        columns[column.name] = _column(field, column, request.item_ids)
+    return Candidates(item_ids, columns)
+
+
+def _column(field: str, column: feature_column_pb2.FeatureColumn, item_ids: Sequence[str]) -> FloatArray:
+    check_id(f"{field}.name", column.name)
+    check_same_length(f"{field}.values", column.values, "item_ids", item_ids)
+    values = _finite(f"{field}.values", column.values)
+    if column.name == CLICK_PROBABILITY and (values.min() < 0 or values.max() > 1):
+        for place, value in enumerate(values.tolist()):
+            check_range(f"{field}.values[{place}]", value, 0, 1)
+    return values
+
+
+def user_vector_of(request: pb.ScoreCandidatesRequest) -> FloatArray | None:
+    """The user's vector [D]; None when it is left out."""
+    if not request.user_vector:
+        return None
+    check_count("user_vector", len(request.user_vector), 0, MAX_VECTOR_LENGTH)
+    return _finite("user_vector", request.user_vector)
+
+
+def _finite(field: str, values: Sequence[float]) -> FloatArray:
+    array = np.fromiter(values, np.float32, len(values))
+    if not np.isfinite(array).all():
+        for place, value in enumerate(array.tolist()):
+            check_finite(f"{field}[{place}]", value)
+    return array
+
+
+def user_response(vector: FloatArray | None, model_version: str) -> pb.EmbedUserResponse:
+    """The user's vector, empty for None."""
+    return pb.EmbedUserResponse(user_vector=[] if vector is None else vector.tolist(), model_version=model_version)
+
+
+def score_response(
+    predictions: Predictions, best: tuple[IntArray, FloatArray], model_version: str
+) -> pb.ScoreCandidatesResponse:
+    """Predictions, and indexes [m] and vectors [m, D] of the best candidates."""
+    return pb.ScoreCandidatesResponse(
+        click_probabilities=predictions.click.tolist(),
+        conversion_probabilities=[] if predictions.conversion is None else predictions.conversion.tolist(),
+        ratings=[] if predictions.rating is None else predictions.rating.tolist(),
+        rung=rung_pb2.RUNG_RERANKER if predictions.reranked else rung_pb2.RUNG_SCORER,
+        model_version=model_version,
+        vector_indexes=best[0].tolist(),
+        vectors=best[1].ravel().tolist(),
+        unknown_indexes=predictions.unknown_indexes.tolist(),
+        attended_indexes=[] if predictions.attended is None else predictions.attended.tolist(),
+    )
+
+
+def items_of(request: pb.EmbedItemsRequest, template: str) -> list[ItemText]:
+    """The items to embed, as texts."""
+    check_count("items", len(request.items), 1, MAX_EMBEDDED)
+    for place, item in enumerate(request.items):
+        _check_item(f"items[{place}]", item)
+    return [_item_text(item, template) for item in request.items]
+
+
+def _check_item(field: str, item: item_pb2.Item) -> None:
+    """What can enter the text, and the id; the catalogue checks the rest when an item is stored."""
+    check_id(f"{field}.item_id", item.item_id)
+    _check_length(f"{field}.title", item.title, 0, MAX_TITLE)
+    _check_length(f"{field}.description", item.description, 0, MAX_DESCRIPTION)
+    check_count(f"{field}.categories", len(item.categories), 0, MAX_CATEGORIES)
+    for place, category in enumerate(item.categories):
+        _check_length(f"{field}.categories[{place}]", category, 1, MAX_CATEGORY)
+    _check_length(f"{field}.brand", item.brand, 0, MAX_BRAND)
+    if item.HasField("price"):
+        check_finite(f"{field}.price", item.price)
+        if item.price < 0:
+            raise InvalidFieldError(f"{field}.price", f"is {item.price:g}; send 0 or more, or leave it out")
+    if item.HasField("published_time_ms") and not MIN_PUBLISHED_MS <= item.published_time_ms <= MAX_PUBLISHED_MS:
+        raise InvalidFieldError(
+            f"{field}.published_time_ms",
+            f"is {item.published_time_ms}; send milliseconds since 1970 UTC in the years 1 to 9999",
+        )
+    check_count(f"{field}.attributes", len(item.attributes), 0, MAX_ATTRIBUTES)
+
+
+def _check_length(field: str, value: str, low: int, high: int) -> None:
+    if not low <= len(value) <= high:
+        raise InvalidFieldError(field, f"has {len(value)} characters; send {low} to {high}")
+
+
+def _item_text(item: item_pb2.Item, template: str) -> ItemText:
+    fields = ItemFields(
+        title=item.title,
+        description=item.description,
+        categories=tuple(item.categories),
+        brand=item.brand,
+        price=item.price if item.HasField("price") else None,
+        published_time_ms=item.published_time_ms if item.HasField("published_time_ms") else None,
+        attributes=item.attributes,
+    )
+    text = format_item(template, fields)
+    return ItemText(item.item_id, text, content_hash(text))
+
+
+def items_response(vectors: FloatArray, model_version: str) -> pb.EmbedItemsResponse:
+    """Vectors [n, D]."""
+    return pb.EmbedItemsResponse(
+        vectors=vectors.ravel().tolist(), vector_dimension=vectors.shape[1], model_version=model_version
+    )
+
+
+def info_response(model: LoadedModel) -> pb.GetModelInfoResponse:
+    """What is loaded. Metrics are those of the whole model over all users."""
+    manifest = model.manifest
+    reranker = [] if manifest.reranker is None else [rung_pb2.RUNG_RERANKER]
+    return pb.GetModelInfoResponse(
+        model_version=manifest.model_version,
+        base_model=manifest.base_model.name,
+        vector_dimension=manifest.vector_dimension,
+        item_count=len(model.items),
+        tasks=manifest.tasks,
+        feature_names=manifest.feature_names,
+        rungs=[rung_pb2.RUNG_SCORER, *reranker],
+        metrics={row.metric: row.value for row in manifest.metrics if row.method == "full" and row.slice == "all"},
+        reranker_latency_ms=model.reranker_latency.ms,
+    )
+
+
+def tail_request(scenario: str, after_offset: int) -> feature_pb.TailItemsRequest:
+    """Asks for the catalogue's changes after an offset."""
+    return feature_pb.TailItemsRequest(scenario=scenario, after_offset=after_offset)
+
+
+def changed_items(response: feature_pb.TailItemsResponse, template: str) -> list[ItemText]:
+    """The catalogue's changed items as texts; the last change of an item wins."""
+    return list({item.item_id: _item_text(item, template) for item in response.items}.values())

@@ -1,0 +1,83 @@
+"""What the service shows on /metrics beside its calls."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from services.runtime.metrics import LATENCY_BUCKETS_S
+
+
+class ScoringMetrics:
+    """One scenario's figures."""
+
+    def __init__(self, scenario: str, registry: CollectorRegistry) -> None:
+        self._scenario = scenario
+        self._candidates = Counter(
+            "recmesh_scoring_candidates_total", "Candidates predicted.", ["scenario", "rung"], registry=registry
+        )
+        self._inference = Histogram(
+            "recmesh_scoring_inference_seconds",
+            "Time the pool took for one execution, by part.",
+            ["scenario", "part"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._failures = Counter(
+            "recmesh_scoring_inference_failures_total",
+            "Executions that failed, by part and reason.",
+            ["scenario", "part", "reason"],
+            registry=registry,
+        )
+        self._lookups = Counter(
+            "recmesh_scoring_vector_lookups_total",
+            "Item vectors looked up before encoding, by result (hit, miss).",
+            ["scenario", "result"],
+            registry=registry,
+        )
+        self._bundle = Gauge(
+            "recmesh_scoring_bundle_info",
+            "1 for the version that serves.",
+            ["scenario", "model_version"],
+            registry=registry,
+        )
+        self.items = Gauge(
+            "recmesh_scoring_items_count", "Items with a vector, new ones included.", ["scenario"], registry=registry
+        ).labels(scenario)
+        self.unembedded = Counter(
+            "recmesh_scoring_unembedded_items_total",
+            "Changed items that the item encoder failed on; they stay without a vector.",
+            ["scenario"],
+            registry=registry,
+        ).labels(scenario)
+        self.refused = Counter(
+            "recmesh_scoring_refused_bundles_total",
+            "Versions that could not be loaded.",
+            ["scenario"],
+            registry=registry,
+        ).labels(scenario)
+        self.reloads = Counter(
+            "recmesh_scoring_pool_reloads_total",
+            "Times the parts had to be loaded again because the pool had lost them.",
+            ["scenario"],
+            registry=registry,
+        ).labels(scenario)
+
+    def count_candidates(self, rung: str, count: int) -> None:
+        """`count` candidates were predicted on `rung`."""
+        self._candidates.labels(self._scenario, rung).inc(count)
+
+    def observe_inference(self, part: str, seconds: float) -> None:
+        """One execution of a part ended, well or not."""
+        self._inference.labels(self._scenario, part).observe(seconds)
+
+    def count_failure(self, part: str, reason: str) -> None:
+        """An execution of a part failed."""
+        self._failures.labels(self._scenario, part, reason).inc()
+
+    def count_lookups(self, hits: int, misses: int) -> None:
+        """So many item vectors were there already, and so many were not."""
+        self._lookups.labels(self._scenario, "hit").inc(hits)
+        self._lookups.labels(self._scenario, "miss").inc(misses)
+
+    def show_version(self, model_version: str) -> None:
+        """`model_version` serves now, and no other."""
+        self._bundle.clear()
+        self._bundle.labels(self._scenario, model_version).set(1)
