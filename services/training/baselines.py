@@ -174,15 +174,16 @@ def truncate_weights(weights: FloatArray, per_row: int) -> ItemWeights:
     )
 
 
-M = TypeVar("M", bound=Method, covariant=True)
+M = TypeVar("M", bound=Method)
+M_co = TypeVar("M_co", bound=Method, covariant=True)
 Setting = dict[str, float | None]
 
 
 @dataclass(frozen=True)
-class Tuned(Generic[M]):
+class Tuned(Generic[M_co]):
     """A baseline with the setting that validation chose."""
 
-    method: M
+    method: M_co
     setting: Setting
     validation_ndcg: float  # NDCG@10; of the cold fill: plus NDCG@10 on cold targets
 

@@ -1,0 +1,95 @@
+"""Item-to-item weights and dense features against their plain definitions."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.model.collaborative import (
+    FEATURES,
+    ItemWeights,
+    batch_collaborative_scores,
+    collaborative_scores,
+    decayed_event_counts,
+    dense_features,
+    event_counts,
+)
+
+DENSE = np.array([[0, 0.5, 0, -0.25], [0.5, 0, 0.125, 0], [0, 0, 0, 0], [1, 0, 2, 0]], dtype=np.float32)
+
+
+def sparse(dense: np.ndarray) -> ItemWeights:
+    rows, columns = np.nonzero(dense)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
+    return ItemWeights(indptr, columns, dense[rows, columns])
+
+
+@given(st.lists(st.integers(-1, 3), max_size=8), st.integers(1, 5))
+def test_scores_are_the_sum_of_the_newest_rows(history, length):
+    indexes = np.array(history, dtype=np.int64)
+    expected = sum((DENSE[item] for item in history[-length:] if item >= 0), np.zeros(4, np.float32))
+    scores = collaborative_scores(sparse(DENSE), indexes, length)
+    assert scores.dtype == np.float32
+    assert scores.tolist() == expected.tolist()
+
+
+def test_a_batch_scores_like_its_rows():
+    histories = np.array([[-1, -1, 0], [3, 1, 0]])
+    weights = sparse(DENSE)
+    batch = batch_collaborative_scores(weights, histories, 2)
+    assert batch.tolist() == [collaborative_scores(weights, row, 2).tolist() for row in histories]
+    assert batch_collaborative_scores(weights, histories[:0], 2).shape == (0, 4)
+
+
+def test_weights_survive_saving(tmp_path):
+    weights = sparse(DENSE)
+    weights.save(tmp_path / "collaborative.npz")
+    loaded = ItemWeights.load(tmp_path / "collaborative.npz")
+    for name in ("indptr", "indices", "weights"):
+        assert getattr(loaded, name).tolist() == getattr(weights, name).tolist()
+
+
+@pytest.mark.parametrize(
+    ("indptr", "indices", "weights", "problem"),
+    [
+        ([0, 2], [0], [1.0], "indptr"),
+        ([0, 2, 1], [0], [1.0], "indptr"),
+        ([], [], [], "indptr"),
+        ([0, 1], [0], [1.0, 2.0], "weights"),
+        ([0, 1], [1], [1.0], "outside"),
+        ([0, 1], [-1], [1.0], "outside"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path, indptr, indices, weights, problem):
+    path = tmp_path / "collaborative.npz"
+    ItemWeights(np.array(indptr, np.int64), np.array(indices, np.int64), np.array(weights, np.float32)).save(path)
+    with pytest.raises(ValueError, match=problem):
+        ItemWeights.load(path)
+
+
+def test_counts_decay_by_half_in_a_half_life():
+    day = 86_400_000
+    items, times = np.array([0, 0, 2, 2]), np.array([0, 2 * day, 2 * day, 3 * day])
+    assert event_counts(items, 4).tolist() == [2, 0, 2, 0]
+    assert decayed_event_counts(items, times, 4, now_ms=2 * day, half_life_days=2).tolist() == [1.5, 0, 2, 0]
+
+
+def test_features_of_one_request_and_of_a_batch_agree():
+    scores = np.array([[0.5, 1.0, 1.5], [2.0, 2.5, 3.0]], dtype=np.float32)
+    counts, recent = np.array([0, 3, 7], np.float32), np.array([0, 1, 0.5], np.float32)
+    candidates = np.array([[2, 0], [1, -1]])
+    batch = dense_features(FEATURES, scores, counts, recent, candidates)
+    assert batch.shape == (2, 2, 3)
+    for row in range(2):
+        assert np.array_equal(batch[row], dense_features(FEATURES, scores[row], counts, recent, candidates[row]))
+    assert batch[0, 0] == pytest.approx([1.5, np.log(8), np.log(1.5)])
+    assert batch[1, 1].tolist() == [0, 0, 0]
+    only = dense_features(["popularity"], scores[0], counts, recent, candidates[0])
+    assert only[:, 0].tolist() == batch[0, :, 1].tolist()
+
+
+def test_an_unknown_feature_is_named():
+    with pytest.raises(ValueError, match="'age'"):
+        dense_features(
+            ["age"], np.zeros(1, np.float32), np.zeros(1, np.float32), np.zeros(1, np.float32), np.array([0])
+        )
