@@ -21,6 +21,8 @@ MAX_DESCRIPTION_CHARACTERS = 20_000
 MAX_CATEGORIES = 64
 MAX_CATEGORY_CHARACTERS = 128
 MAX_ATTRIBUTES = 64
+MAX_POSITION = 199
+MAX_FLOAT32 = 3.4028234e38
 YEAR_1_MS = -62_135_596_800_000
 YEAR_10000_MS = 253_402_300_800_000
 
@@ -80,6 +82,8 @@ def check_events(
     yield from _references(events, "item_id", item_ids, "items")
     yield from _event_kinds(events, head)
     yield from _not_finite(events, "value")
+    large = pc.and_(pc.is_finite(events["value"]), pc.greater(pc.abs(events["value"]), MAX_FLOAT32))
+    yield from _found("value", large, "is too large for a 32-bit float")
     if head is not None and head.tasks.rating is not None:
         scale = head.tasks.rating
         rates = pc.is_in(events["event"], value_set=pa.array(scale.events))
@@ -92,7 +96,9 @@ def check_events(
     yield from _found("event_time", pc.less(times, 0), "is before 1970")
     yield from _found("event_time", pc.greater(times, int(time.time() * 1000) + MAX_CLOCK_SKEW_MS), "is in the future")
     yield from _ids(events, "request_id", optional=True)
-    yield from _found("position", pc.less(events["position"], 0), "is negative")
+    position = events["position"]
+    outside = pc.or_(pc.less(position, 0), pc.greater(position, MAX_POSITION))
+    yield from _found("position", outside, f"is not 0 to {MAX_POSITION}")
     yield from _not_finite(events, "propensity")
     outside = pc.or_(pc.less_equal(events["propensity"], 0), pc.greater(events["propensity"], 1))
     yield from _found("propensity", outside, "is not over 0 and at most 1")
