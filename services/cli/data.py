@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +19,7 @@ from services.runtime.scenario import Scenario
 from services.training.config import DataSettings
 from services.training.dataset_source import store_tables, tables_folder
 from services.training.importers import FETCHED, IMPORTED, Imported, import_tables
-from services.training.tables import SCHEMAS, Problem, read_tables, validate_file, validate_folder
+from services.training.tables import SCHEMAS, Problem, validate_file, validate_folder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 console = Console()
@@ -98,12 +99,9 @@ def validate(
     if problems:
         _print_problems(problems)
         raise typer.Exit(1)
-    if path.is_file():
-        console.print(f"{path}: every row is good")
-        return
-    tables = read_tables(path, head)
-    counts = ", ".join(f"{getattr(tables, name).num_rows:,} {name}" for name in SCHEMAS)
-    console.print(f"{path}: {counts}; every row is good")
+    files = [path] if path.is_file() else [path / f"{name}.parquet" for name in SCHEMAS]
+    counts = ", ".join(f"{pq.read_metadata(file).num_rows:,} {file.stem}" for file in files)
+    console.print(f"{path}: {counts}; every row is good", soft_wrap=True)
 
 
 def _parse_map(text: str) -> tuple[str, str]:
@@ -129,9 +127,9 @@ def print_import(imported: Imported, folder: Path) -> None:
     """What an import wrote, what it set aside and why, and its remarks."""
     tables = imported.tables
     counts = ", ".join(f"{getattr(tables, name).num_rows:,} {name}" for name in SCHEMAS)
-    console.print(f"{folder}: {counts}")
+    console.print(f"{folder}: {counts}", soft_wrap=True)
     for note in imported.notes:
-        console.print(f"note: {note}", style="dim", highlight=False)
+        console.print(f"note: {note}", style="dim", highlight=False, soft_wrap=True)
     if len(imported.rejects):
         table = Table("file", "column", "reason", "rows", title=f"{len(imported.rejects):,} rows set aside")
         for (file, column, reason), count in imported.rejects.counts().items():
@@ -147,7 +145,8 @@ def _write_rejects(imported: Imported, path: Path) -> None:
 
 
 def _print_problems(problems: list[Problem]) -> None:
-    table = Table("file", "row", "column", "reason", "value", title=f"{len(problems):,} problems")
+    table = Table("file", "row", "column", "reason", title=f"{len(problems):,} problems")
+    table.add_column("value", overflow="fold")
     for problem in problems:
         row = "" if problem.row is None else f"{problem.row:,}"
         table.add_row(problem.file, row, problem.column, problem.reason, ascii(problem.value)[1:-1])
