@@ -23,8 +23,9 @@ class ServiceProcess:
     def __init__(self, service: str, settings: dict[str, Any], folder: Path) -> None:
         self.service = service
         server = {"port": 0, "metrics_port": 0, **settings.get("server", {})}
+        self.settings = {**settings, "server": server}
         self._config = folder / f"{service}.yaml"
-        self._config.write_text(yaml.safe_dump({**settings, "server": server}))
+        self._config.write_text(yaml.safe_dump(self.settings))
         self._log_file = folder / f"{service}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
