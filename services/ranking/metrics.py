@@ -1,0 +1,54 @@
+"""What the ranking service counts beside the calls it answers."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from services.runtime.metrics import LATENCY_BUCKETS_S
+
+
+class RankingMetrics:
+    """Per scenario; label values are scenarios, methods called, rungs, reason codes and model versions."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.hop_seconds = Histogram(
+            "recmesh_ranking_hop_seconds",
+            "Time of one call to another service, seen from ranking.",
+            ["scenario", "hop"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.hop_failures = Counter(
+            "recmesh_ranking_hop_failures_total",
+            "Calls to other services that gave no usable answer, by kind.",
+            ["scenario", "hop", "kind"],
+            registry=registry,
+        )
+        self.answers = Counter(
+            "recmesh_ranking_answers_total",
+            "Answers of Recommend, by rung and model version.",
+            ["scenario", "rung", "model_version"],
+            registry=registry,
+        )
+        self.degraded = Counter(
+            "recmesh_ranking_degraded_total",
+            "Answers of Recommend with a degraded reason, by reason.",
+            ["scenario", "reason"],
+            registry=registry,
+        )
+        self.items = Counter(
+            "recmesh_ranking_items_total",
+            "Items returned by Recommend, by candidate source.",
+            ["scenario", "source"],
+            registry=registry,
+        )
+        self.impressions_dropped = Counter(
+            "recmesh_ranking_impressions_dropped_total",
+            "Impressions that never reached the event log: spool full, disk error or refused.",
+            ["scenario"],
+            registry=registry,
+        )
+        self.spool_impressions = Gauge(
+            "recmesh_ranking_spool_impressions", "Impressions on disk.", ["scenario"], registry=registry
+        )
+        self.spool_bytes = Gauge(
+            "recmesh_ranking_spool_bytes", "Bytes of impressions on disk.", ["scenario"], registry=registry
+        )

@@ -1,0 +1,30 @@
+"""One scenario in the running process."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.ranking.clients import Stubs
+from services.ranking.config import RankingSettings
+from services.ranking.metrics import RankingMetrics
+from services.ranking.pipeline import Pipeline
+from services.ranking.spool import Spool
+from services.runtime.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """What the answers of one scenario come from and go to."""
+
+    pipeline: Pipeline
+    stubs: Stubs
+    spool: Spool
+
+
+def open_tenant(scenario: Scenario, stubs: Stubs, spool_folder: Path, metrics: RankingMetrics) -> Tenant:
+    """The scenario with its spool opened. SetupError for a wrong section `ranking` or an unreadable spool."""
+    settings = scenario.section("ranking", RankingSettings)
+    name = scenario.name
+    spool = Spool(spool_folder / f"{name}.sqlite", settings.spool, metrics.impressions_dropped.labels(name).inc)
+    metrics.spool_impressions.labels(name).set_function(lambda: len(spool))
+    metrics.spool_bytes.labels(name).set_function(lambda: spool.byte_count)
+    return Tenant(Pipeline(scenario, settings), stubs, spool)
