@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from services.runtime.config import parse_settings
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
 from services.training.config import DataSettings
-from services.training.importers import Imported, Progress, import_tables
+from services.training.importers import IMPORTED, Imported, Progress, import_tables
 from services.training.importers.rows import no_progress
 from services.training.tables import has_tables, write_tables
 
@@ -16,18 +15,13 @@ def tables_folder(state: Path, scenario: str) -> Path:
     return state / "data" / scenario
 
 
-def ensure_tables(
-    scenario: Scenario, state: Path, progress: Progress = no_progress, data_path: Path | None = None
-) -> Imported | None:
+def ensure_tables(scenario: Scenario, state: Path, progress: Progress = no_progress) -> Imported | None:
     """Make sure that the scenario's tables are in the state folder, by its section `data`.
 
-    `data_path` takes the place of the section's path. Returns what was imported; None when the tables were there
-    already. SetupError when they are not there and cannot be made, with what to do.
+    Returns what was imported; None when the tables were there already. SetupError when they are not there and cannot be
+    made, with what to do.
     """
     settings = scenario.section("data", DataSettings)
-    if data_path is not None:
-        values = {**settings.model_dump(exclude_unset=True), "path": data_path}
-        settings = parse_settings(DataSettings, values, f"{scenario.where}.data with --data-path")
     folder = tables_folder(state, scenario.name)
     if has_tables(folder):
         return None
@@ -39,7 +33,9 @@ def ensure_tables(
     try:
         imported = import_tables(settings, scenario.head, progress)
     except SetupError as error:
-        raise SetupError(f"scenario {scenario.name} has no tables yet, and: {error}") from None
+        other = f"; or run `recmesh data import {settings.source} FOLDER --scenario {scenario.name}`"
+        advice = other if settings.source in IMPORTED else ""
+        raise SetupError(f"scenario {scenario.name} has no tables yet, and {error}{advice}") from None
     store_tables(imported, folder)
     return imported
 

@@ -54,7 +54,6 @@ def import_tables(settings: DataSettings, head: ScenarioHead | None, progress: P
         raise SetupError(f"data.path is not set; name the folder that holds the {settings.source} files")
     if not settings.path.exists():
         raise SetupError(
-            f"{settings.path}: no such file or folder; put the {settings.source} files there, or name their place with "
-            "--data-path or the scenario's data.path (docs/data.md says which files)"
+            f"{settings.path}: no such file or folder; put the {settings.source} files there (docs/data.md says which)"
         )
     return IMPORTED[settings.source](settings.path, settings, head, progress)
