@@ -212,6 +212,9 @@ class ExampleStore:
         )
         for source in impression.sources:
             added[CounterKey("impressions", impression.model_version, source)] += 1
+            for name in ("clicks", "conversions"):
+                # Nothing clicked is a CTR of 0 and not an unknown one.
+                added[CounterKey(name, impression.model_version, source)] += 0
         for row in self._connection.execute("SELECT * FROM waiting WHERE user_id = ?", (user_id,)).fetchall():
             self._settle(row, added, may_wait=True)
 

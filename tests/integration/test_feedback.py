@@ -166,6 +166,7 @@ def test_what_users_do_labels_what_they_were_shown_and_counts(
         'recmesh_feedback_impressions_total{model_version="m1",scenario="video",source="cf"}': 2,
         'recmesh_feedback_clicks_total{model_version="m1",scenario="video",source="ann"}': 1,
         'recmesh_feedback_clicks_total{model_version="m1",scenario="video",source="cf"}': 2,
+        'recmesh_feedback_conversions_total{model_version="m1",scenario="video",source="ann"}': 0,
         'recmesh_feedback_conversions_total{model_version="m1",scenario="video",source="cf"}': 1,
         'recmesh_feedback_events_total{event="click",outcome="attributed",scenario="video"}': 2,
         'recmesh_feedback_events_total{event="click",outcome="repeated",scenario="video"}': 1,
@@ -356,6 +357,27 @@ async def test_ten_thousand_acknowledged_events_survive_a_kill_once_each(tmp_pat
                 record(stub, *batch)
             found = Counter(entry.feedback.event_id for entry in read_log(stub))
             assert found == Counter(message.event_id for batch in batches for message in batch)
+
+
+def test_kills_during_attribution_neither_lose_nor_repeat_counts(service: ServiceProcess) -> None:
+    answers = [impression(f"r{n}", "alien", "brazil", user_id=f"u{n}") for n in range(2_000)]
+    clicks = [event(f"e{n}", user_id=f"u{n}", item_id="brazil", request_id=f"r{n}") for n in range(0, 2_000, 2)]
+    with grpc.insecure_channel(service.address) as channel:
+        stub = FeedbackServiceStub(channel)
+        show(stub, *answers[:1000])
+        show(stub, *answers[1000:])
+        record(stub, *clicks)
+    for _ in range(3):
+        service.kill()
+        service.start()
+    service.wait_serving()
+    with grpc.insecure_channel(service.address) as channel:
+        examples = export(FeedbackServiceStub(channel))
+    assert sorted(row[0] for row in examples if row[2]) == sorted(click.request_id for click in clicks)
+    labels = 'model_version="m1",scenario="video",source="ann"'
+    counts = counters(service)
+    assert counts[f"recmesh_feedback_impressions_total{{{labels}}}"] == 4_000
+    assert counts[f"recmesh_feedback_clicks_total{{{labels}}}"] == 1_000
 
 
 async def test_a_log_that_cannot_be_written_says_unavailable_and_recovers(

@@ -126,12 +126,12 @@ def test_erasing_a_user_removes_examples_and_waiting_events(store: ExampleStore)
 
 
 def test_series_are_bounded(store: ExampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(example_store, "MAX_COUNTERS", 3)
+    monkeypatch.setattr(example_store, "MAX_COUNTERS", 6)
     for number in range(6):
         record = impression(f"r{number}", "a")._replace(model_version=f"m{number}")
         store.apply(log_of(record, start=number + 1), NOW)
-    assert len(store.counts) == 4
-    assert count(store, "impressions", "other", "other") == 3
+    assert len(store.counts) == 9
+    assert count(store, "impressions", "other", "other") == 4
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
