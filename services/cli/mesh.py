@@ -66,7 +66,7 @@ async def running_mesh(
         started = datetime.now(UTC).isoformat(timespec="seconds")
 
         def on_change(process: Process) -> None:
-            write_up_info(state, _up_info(supervisor, versions, started))
+            write_up_info(state, _up_info(supervisor, scenario_files, versions, started))
             if process.pid is None:
                 console.print(f"[yellow]{process.spec.name} ended with status {process.last_status}; restarting it[/]")
 
@@ -159,10 +159,11 @@ def _write_configs(state: StateFolder, specs: list[ProcessSpec]) -> None:
         write_text_atomically(spec.config_path, yaml.safe_dump(spec.config, sort_keys=False))
 
 
-def _up_info(supervisor: Supervisor, versions: dict[str, str], started_time: str) -> UpInfo:
+def _up_info(supervisor: Supervisor, scenario_files: list[Path], versions: dict[str, str], started_time: str) -> UpInfo:
     return UpInfo(
         pid=getpid(),
         started_time=started_time,
+        scenario_files=[path.absolute() for path in scenario_files],
         model_versions=versions,
         processes={
             name: ProcessInfo(

@@ -67,6 +67,8 @@ class UpInfo(Settings):
     """The supervisor."""
     started_time: str
     """When it started, ISO 8601, UTC."""
+    scenario_files: list[Path]
+    """The scenarios it runs."""
     model_versions: dict[str, str]
     """Scenario → the bundle that was current at the start."""
     processes: dict[str, ProcessInfo]

@@ -99,7 +99,7 @@ class Supervisor:
                 os.kill(process.pid, signal.SIGTERM)
         _done, pending = await asyncio.wait([task], timeout=STOP_S)
         if pending:
-            log.warning("killed: did not stop in time", extra={"process": process.spec.name})
+            log.warning("%s did not stop within %g s; killed", process.spec.name, STOP_S)
             _kill_group(process.pid)
         await task
 
