@@ -236,6 +236,8 @@ def read_delimited(
     if names is None and not header.strip():
         raise SetupError(f"{path}: is empty; its first row must name the columns")
     columns = names or [name.strip().strip('"') for name in header.split(delimiter)]
+    if len(set(columns)) < len(columns):
+        raise SetupError(f"{path}: its first row names a column twice")
     skipped: list[int] = []
     skipped_texts: list[str] = []
 
@@ -246,30 +248,37 @@ def read_delimited(
 
     batches = []
     if raw.strip():
-        reader = pa_csv.open_csv(
-            pa.BufferReader(raw),
-            pa_csv.ReadOptions(
-                column_names=columns, skip_rows=0 if names else 1, use_threads=False, block_size=_BLOCK_BYTES
-            ),
-            pa_csv.ParseOptions(
-                delimiter=delimiter,
-                quote_char='"' if quoted else False,
-                newlines_in_values=multi_line,
-                ignore_empty_lines=False,
-                invalid_row_handler=skip,
-            ),
-            pa_csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
-        )
         lines, done = raw.count(b"\n"), 0
-        for batch in reader:
-            batches.append(batch)
-            done += batch.num_rows
-            progress(f"reading {path.name}", done, max(lines, done))
+        try:
+            for batch in _open_csv(raw, delimiter, columns, 0 if names else 1, quoted, multi_line, skip):
+                batches.append(batch)
+                done += batch.num_rows
+                progress(f"reading {path.name}", done, max(lines, done))
+        except pa.ArrowInvalid as error:
+            raise SetupError(f"{path}: cannot be read from its row {done + 1:,} on: {error}") from None
     table = pa.Table.from_batches(batches, pa.schema([(name, pa.string()) for name in columns]))
     first = 1 if names else 2
     numbers = np.setdiff1d(np.arange(first, first + table.num_rows + len(skipped), dtype=np.int64), skipped)
     rejects.add(path.name, np.array(skipped, np.int64), "", f"does not have {len(columns)} columns", skipped_texts)
     return _without_blank_lines(Rows(path.name, table, numbers, rejects))
+
+
+def _open_csv(
+    raw: bytes, delimiter: str, columns: list[str], skip_rows: int, quoted: bool, multi_line: bool, skip: Any
+) -> Any:
+    return pa_csv.open_csv(
+        pa.BufferReader(raw),
+        # One thread: only then does a skipped row know its number.
+        pa_csv.ReadOptions(column_names=columns, skip_rows=skip_rows, use_threads=False, block_size=_BLOCK_BYTES),
+        pa_csv.ParseOptions(
+            delimiter=delimiter,
+            quote_char='"' if quoted else False,
+            newlines_in_values=multi_line,
+            ignore_empty_lines=False,
+            invalid_row_handler=skip,
+        ),
+        pa_csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
+    )
 
 
 def _without_blank_lines(rows: Rows) -> Rows:

@@ -176,6 +176,16 @@ def test_an_import_without_events_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
+    write_csv(tmp_path)
+    (tmp_path / "items.csv").write_text("item_id,title,title\n")
+    with pytest.raises(SetupError, match="names a column twice"):
+        imported(tmp_path)
+    (tmp_path / "items.csv").write_text('item_id,title\ni1,"never closed\n' + "x" * (20 << 20))
+    with pytest.raises(SetupError, match=r"items\.csv: cannot be read from its row 1 on"):
+        imported(tmp_path)
+
+
 def test_encodings_are_mended_line_by_line() -> None:
     mixed = "é\n".encode() + "é\n".encode("latin-1") + b"\x81\n"
     assert to_utf8(b"\xef\xbb\xbf" + mixed).decode() == "é\né\n\x81\n"
