@@ -20,6 +20,8 @@ class FaissIndex:
 
     def __init__(self, dimension: int, base: faiss.Index | None = None) -> None:
         self._dimension = dimension
+        # The downcast index is a view: it is valid only as long as the one it was made of.
+        self._owner = base
         self._base = None if base is None else faiss.downcast_index(base)
         self._base_alive = np.ones(0 if base is None else base.ntotal, dtype=bool)
         self._added = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
@@ -74,7 +76,9 @@ def _search(
     if isinstance(index, faiss.IndexIVF):
         parameters = faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
     elif isinstance(index, faiss.IndexHNSW):
-        parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=max(index.hnsw.efSearch, k))
+        # What is excluded takes part in the walk without counting as found.
+        effort = max(index.hnsw.efSearch, k + len(exclude))
+        parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=effort)
     else:
         parameters = faiss.SearchParameters(sel=selector)
     scores, ids = index.search(row, k, params=parameters)

@@ -42,28 +42,25 @@ def merge(lists: Sequence[IntArray], quotas: Sequence[float], n: int) -> Merged:
     """At most `n` candidates of the sources' `lists` (each rows without repeats, best first) with `quotas` over 0.
 
     Each source fills the places of its quota with its best rows that no source before it took. Places that a source
-    cannot fill go to the best rows left over, whichever source has them. A row's score is its fused reciprocal rank,
+    cannot fill go to the others, again by their quotas. A row's score is its fused reciprocal rank,
     sum over sources of quota / (60 + rank), scaled so that a row on top of every list has 1.
     """
     everything = np.concatenate([np.empty(0, dtype=np.int64), *lists])
     unique, inverse = np.unique(everything, return_inverse=True)
     fused = np.zeros(len(unique))
     source_of = np.full(len(unique), -1, dtype=np.int64)
-    places = split_quotas(quotas, n)
     starts = np.cumsum([0, *(len(rows) for rows in lists)])
-    members = [inverse[starts[s] : starts[s + 1]] for s in range(len(lists))]
-    for source, member in enumerate(members):
-        fused[member] += fuse_ranks(len(member)) * quotas[source]
-        free = member[source_of[member] < 0][: places[source]]
-        source_of[free] = source
-    missing = n - np.count_nonzero(source_of >= 0)
-    if missing > 0:
-        left = np.flatnonzero(source_of < 0)
-        left = left[np.argsort(-fused[left], kind="stable")][:missing]
-        for source, member in reversed(list(enumerate(members))):
-            # The earliest source that has it counts as the one that put it in.
-            hit = left[np.isin(left, member)]
-            source_of[hit] = source
+    members = [inverse[starts[source] : starts[source + 1]] for source in range(len(lists))]
+    for member, quota in zip(members, quotas, strict=True):
+        fused[member] += fuse_ranks(len(member)) * quota
+    missing, able = n, list(range(len(lists)))
+    # Every round fills all that is missing or finds a source at its end.
+    while missing > 0 and able:
+        for source, places in zip(able, split_quotas([quotas[s] for s in able], missing), strict=True):
+            free = members[source][source_of[members[source]] < 0][:places]
+            source_of[free] = source
+            missing -= len(free)
+        able = [source for source in able if (source_of[members[source]] < 0).any()]
     chosen = np.flatnonzero(source_of >= 0)
     chosen = chosen[np.argsort(-fused[chosen], kind="stable")]
     scores = (fused[chosen] / sum(quotas)).astype(np.float32)

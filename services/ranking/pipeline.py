@@ -191,7 +191,7 @@ class Pipeline:
             return []
         terms = blend_terms(ranked.predictions.tasks, self._rating_range)
         rows = [(task, float(term[0]), float(getattr(self._blend, task))) for task, term in terms.items()]
-        return sorted(rows, key=lambda row: -row[1] * row[2])
+        return sorted((row for row in rows if row[2] > 0), key=lambda row: -row[1] * row[2])
 
 
 def _unknown(ranked: Ranked, item_ids: Sequence[str]) -> list[str]:
