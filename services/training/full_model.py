@@ -1,0 +1,123 @@
+"""A bundle as the evaluation sees it: its exported parts in this process, over the tables it was made from.
+
+Axes: Q queries, N items, K re-ranked.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+
+from services.model.blend import blend
+from services.model.collaborative import FEATURES, ItemWeights
+from services.runtime.bundle import Bundle, RerankerInfo
+from services.runtime.errors import SetupError
+from services.runtime.scenario import BlendSettings
+from services.training.calibrate import Fusion
+from services.training.config import RerankerSettings
+from services.training.dataset import Dataset
+from services.training.export import part_path
+from services.training.exported import ExportedScorer, FullModel, UserEncoder, open_session
+from services.training.features import FeatureTables
+from services.training.metrics import top_items
+from services.training.requests import Requests
+from services.training.split import Queries
+from services.training.train_reranker import RerankerTexts
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+_RERANK_BATCH = 4
+
+
+def open_full_model(
+    bundle: Bundle, dataset: Dataset, weights: BlendSettings, threads: int, rerank_count: int = 0
+) -> FullModel:
+    """The bundle's scorer over the whole catalogue, its best `rerank_count` (0: none) judged again by its re-ranker.
+
+    `dataset` holds the tables that the bundle was made from. SetupError when its items or features are others, or when
+    it has no re-ranker to ask.
+    """
+    manifest = bundle.manifest
+    if manifest.feature_names != list(FEATURES):
+        raise SetupError(f"{bundle.path}: reads features {manifest.feature_names}, not {list(FEATURES)}; adapt anew")
+    if pq.read_table(bundle.path / "items.parquet", columns=["item_id"])["item_id"].to_pylist() != (
+        dataset.interactions.item_ids
+    ):
+        raise SetupError(f"{bundle.path}: its items are not those of the tables, row by row; adapt anew")
+    item_vectors = np.load(bundle.path / "item_vectors.npy")
+    users = UserEncoder(part_path(bundle.triton_path, "user_encoder"), item_vectors, threads)
+    requests = Requests(dataset, item_vectors, _feature_tables(bundle), users, manifest.history_length)
+    scorer = ExportedScorer(part_path(bundle.triton_path, "scorer"), requests, list(manifest.tasks), threads)
+    if rerank_count == 0:
+        return FullModel(scorer, manifest.calibration, weights, manifest.rating_range)
+    if manifest.reranker is None:
+        raise SetupError(f"{bundle.path}: has no re-ranker; evaluate it without one")
+    reranker = ExportedReranker(bundle, manifest.reranker, dataset, threads, rerank_count)
+    return RerankedModel(scorer, bundle, weights, reranker)
+
+
+def bundle_texts(bundle: Bundle) -> list[str]:
+    """Item texts as the bundle was made from them, in the items table's order."""
+    texts: list[str] = pq.read_table(bundle.path / "items.parquet", columns=["text"])["text"].to_pylist()
+    return texts
+
+
+def _feature_tables(bundle: Bundle) -> FeatureTables:
+    items = pq.read_table(bundle.path / "items.parquet", columns=["train_event_count", "recent_popularity"])
+    return FeatureTables(
+        weights=ItemWeights.load(bundle.path / "collaborative.npz"),
+        history_events=bundle.manifest.collaborative_history_events,
+        train_event_count=items["train_event_count"].to_numpy().astype(np.float32),
+        recent_popularity=items["recent_popularity"].to_numpy().astype(np.float32),
+    )
+
+
+class RerankedModel(FullModel):
+    """The whole ladder: the scorer's best items get the re-ranker's click probability, as in the ranking service."""
+
+    def __init__(
+        self, scorer: ExportedScorer, bundle: Bundle, weights: BlendSettings, reranker: "ExportedReranker"
+    ) -> None:
+        super().__init__(scorer, bundle.manifest.calibration, weights, bundle.manifest.rating_range)
+        self._reranker = reranker
+
+    def scores(self, queries: Queries) -> FloatArray:
+        """[Q, N]. A user without history has nothing to re-rank by."""
+        tasks = self._calibrated(self._scorer.raw(queries))
+        order = blend(tasks, self._weights, self._rating_range)
+        asked = np.flatnonzero(queries.newest(1)[:, 0] >= 0)
+        best = top_items(order[asked], queries.unseen()[asked], self._reranker.count)
+        rows, places = np.nonzero(best >= 0)
+        items = best[rows, places]
+        before = tasks["click"][asked[rows], items]
+        judged = self._reranker.logits(queries.take(asked), np.maximum(best, 0))[rows, places]
+        tasks["click"][asked[rows], items] = self._reranker.fuse(before, judged)
+        return blend(tasks, self._weights, self._rating_range)
+
+
+class ExportedReranker:
+    """The exported re-ranker and how its logit joins the scorer's."""
+
+    def __init__(self, bundle: Bundle, info: RerankerInfo, dataset: Dataset, threads: int, count: int) -> None:
+        """`count` is K."""
+        lengths = RerankerSettings(
+            history_events=info.history_events, history_tokens=info.history_tokens, item_tokens=info.item_tokens
+        )
+        self.count = count
+        self._texts = RerankerTexts(dataset, Tokenizer.from_file(str(bundle.path / "tokenizer.json")), lengths)
+        self._fusion = Fusion(info.scorer_weight, info.reranker_weight, info.offset)
+        self._session = open_session(part_path(bundle.triton_path, "reranker"), threads)
+
+    def logits(self, queries: Queries, candidates: IntArray) -> FloatArray:
+        """Its logits of candidates [Q, K]: [Q, K]."""
+        found = [np.zeros((0, candidates.shape[1]), dtype=np.float32)]
+        for start in range(0, len(queries), _RERANK_BATCH):
+            rows = slice(start, start + _RERANK_BATCH)
+            found.append(self._session.run(["click"], self._texts.inputs(queries.take(rows), candidates[rows]))[0])
+        return np.concatenate(found)
+
+    def fuse(self, click: FloatArray, logits: FloatArray) -> FloatArray:
+        """Click probabilities from the scorer's `click` and the re-ranker's `logits`, all of one shape."""
+        inside = np.clip(click.astype(np.float64), 1e-6, 1 - 1e-6)
+        fused = self._fusion.apply(np.log(inside / (1 - inside)), logits)
+        return (1.0 / (1.0 + np.exp(-fused))).astype(np.float32)
