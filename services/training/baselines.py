@@ -24,8 +24,8 @@ FloatArray = npt.NDArray[np.float32]
 TRIALS = 12
 """Settings that each tuned baseline tries on validation."""
 
-MAX_DENSE_ITEMS = 12_000
-"""EASE inverts a matrix of items by items: beyond this many, only the most popular take part (32-bit: 0.6 GB)."""
+MAX_DENSE_ITEMS = 8_000
+"""EASE inverts a matrix of items by items: beyond this many, only the most popular take part (half a minute each)."""
 
 _BATCH = 512
 
@@ -58,13 +58,23 @@ class HistorySum:
     """Sum of the item-to-item weights from the newest events, which is what item-based classics have in common."""
 
     name: str
-    weights: FloatArray | csr_matrix  # [N, N]: row i is what item i says for the others
+    weights: "csr_matrix | DenseRows"  # [N, N]: row i is what item i says for the others
     history_events: int | None  # None: all
 
     def scores(self, queries: Queries) -> FloatArray:
         """[Q, N]."""
-        total = _history_matrix(queries, self.history_events) @ self.weights
-        return total.toarray() if isinstance(total, csr_matrix) else total
+        history = _history_matrix(queries, self.history_events)
+        if isinstance(self.weights, DenseRows):
+            return history[:, self.weights.items] @ self.weights.values
+        return (history @ self.weights).toarray()
+
+
+@dataclass(frozen=True)
+class DenseRows:
+    """Item-to-item weights of which whole rows are missing: items that say nothing for any other."""
+
+    items: IntArray  # [M] whose rows are there, ascending
+    values: FloatArray  # [M, N]
 
 
 @dataclass(frozen=True)
@@ -111,10 +121,10 @@ def item_knn_weights(train: csr_matrix, shrinkage: float) -> csr_matrix:
     return csr_matrix((data, (together.row, together.col)), shape=together.shape, dtype=np.float32)
 
 
-def ease_weights(train: csr_matrix, regularisation: float, max_items: int = MAX_DENSE_ITEMS) -> FloatArray:
+def ease_weights(train: csr_matrix, regularisation: float, max_items: int = MAX_DENSE_ITEMS) -> DenseRows:
     """EASE in closed form: P = (XᵀX + λI)⁻¹, B_ij = -P_ij / P_jj, 0 on the diagonal (Steck, 2019).
 
-    train [U, N] → [N, N]. Items without events, and those beyond the `max_items` most popular, have no weights.
+    train [U, N]. Items without events, and those beyond the `max_items` most popular, have no weights.
     """
     counts = np.asarray(train.sum(axis=0)).ravel()
     kept = np.sort(np.argsort(-counts, kind="stable")[:max_items])
@@ -127,51 +137,58 @@ def ease_weights(train: csr_matrix, regularisation: float, max_items: int = MAX_
     inverse = np.tril(inverse) + np.tril(inverse, -1).T
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
-    if len(kept) == train.shape[1]:
-        return weights.astype(np.float32)
-    full = np.zeros((train.shape[1], train.shape[1]), dtype=np.float32)
-    full[np.ix_(kept, kept)] = weights
-    return full
+    values = np.zeros((len(kept), train.shape[1]), dtype=np.float32)
+    values[:, kept] = weights
+    return DenseRows(kept, values)
 
 
 def fill_cold_items(
-    weights: FloatArray, cold_items: BoolArray, vectors: FloatArray, neighbours: int, factor: float
-) -> FloatArray:
-    """`weights` [N, N] in which each cold item's column is the mean of its nearest warm items' columns, times `factor`.
+    weights: DenseRows, cold_items: BoolArray, vectors: FloatArray, neighbours: int, factor: float
+) -> DenseRows:
+    """`weights` in which each cold item's column is the mean of its nearest warm items' columns, times `factor`.
 
     Near is by cosine of text vectors [N, D], which also weighs the mean (negative cosines count 0). An item that the
     history holds may thus recommend a cold neighbour of what it recommends.
     """
     warm, cold = np.flatnonzero(~cold_items), np.flatnonzero(cold_items)
-    filled = weights.copy()
     if len(warm) == 0 or len(cold) == 0:
-        return filled
-    cosines = vectors[cold] @ vectors[warm].T
+        return weights
     count = min(neighbours, len(warm))
-    nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-    near = np.maximum(np.take_along_axis(cosines, nearest, axis=1), 0.0)
+    nearest, near = _nearest(vectors, cold, warm, count)
     near *= factor / np.maximum(near.sum(axis=1, keepdims=True), 1e-9)
     mix = csr_matrix(
         (near.ravel(), (np.repeat(np.arange(len(cold)), count), nearest.ravel())), shape=(len(cold), len(warm))
     )
-    filled[:, cold] = (mix @ weights[:, warm].T).T
-    return filled
+    filled = weights.values.copy()
+    filled[:, cold] = (mix @ weights.values[:, warm].T).T
+    return DenseRows(weights.items, filled)
 
 
-def truncate_weights(weights: FloatArray, per_row: int) -> ItemWeights:
-    """The `per_row` weights of greatest size of each row [N, N], without zeros: a bundle's collaborative table."""
-    indptr, indices, values = [0], [], []
-    for row in weights:
-        kept = np.argpartition(-np.abs(row), min(per_row, len(row)) - 1)[:per_row]
+def _nearest(
+    vectors: FloatArray, cold: IntArray, warm: IntArray, count: int
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """For each cold item the places in `warm` of its `count` nearest and their cosines, at least 0: [cold, count]."""
+    places, cosines = [], []
+    for start in range(0, len(cold), _BATCH):
+        found = vectors[cold[start : start + _BATCH]] @ vectors[warm].T
+        nearest = np.argpartition(-found, count - 1, axis=1)[:, :count]
+        places.append(nearest)
+        cosines.append(np.maximum(np.take_along_axis(found, nearest, axis=1), 0.0))
+    return np.concatenate(places), np.concatenate(cosines)
+
+
+def truncate_weights(weights: DenseRows, per_row: int) -> ItemWeights:
+    """The `per_row` weights of greatest size of each row, without zeros: a bundle's collaborative table."""
+    item_count = weights.values.shape[1]
+    lengths = np.zeros(item_count, dtype=np.int64)
+    indices, values = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.float32)]
+    for item, row in zip(weights.items, weights.values, strict=True):
+        kept = np.argpartition(-np.abs(row), min(per_row, item_count) - 1)[:per_row]
         kept = np.sort(kept[row[kept] != 0])
-        indices.append(kept)
+        indices.append(kept.astype(np.int32))
         values.append(row[kept])
-        indptr.append(indptr[-1] + len(kept))
-    return ItemWeights(
-        np.array(indptr, dtype=np.int64),
-        np.concatenate(indices).astype(np.int32),
-        np.concatenate(values).astype(np.float32),
-    )
+        lengths[item] = len(kept)
+    return ItemWeights(np.concatenate([[0], np.cumsum(lengths)]), np.concatenate(indices), np.concatenate(values))
 
 
 M = TypeVar("M", bound=Method)

@@ -8,6 +8,7 @@ from services.model.collaborative import collaborative_scores
 from services.runtime.scenario import TaskSettings, TasksSettings
 from services.training.baselines import (
     BASELINE_STEPS,
+    DenseRows,
     FixedScores,
     HistorySum,
     TextMean,
@@ -39,7 +40,7 @@ def test_ease_is_the_closed_form():
     precision = np.linalg.inv(dense.T @ dense + 3.0 * np.eye(9))
     expected = -precision / np.diag(precision)
     np.fill_diagonal(expected, 0.0)
-    assert ease_weights(RANDOM, 3.0) == pytest.approx(expected, abs=1e-5)
+    assert ease_weights(RANDOM, 3.0).values == pytest.approx(expected, abs=1e-5)
 
 
 def test_ease_leaves_out_items_without_events_and_beyond_the_limit():
@@ -47,8 +48,9 @@ def test_ease_leaves_out_items_without_events_and_beyond_the_limit():
     weights = ease_weights(train, 3.0, max_items=4)
     counts = np.asarray(train.sum(axis=0)).ravel()
     kept = np.sort(np.argsort(-counts, kind="stable")[:4])
-    assert set(np.flatnonzero(np.abs(weights).sum(axis=0))) == set(kept)
-    assert weights[np.ix_(kept, kept)] == pytest.approx(ease_weights(train[:, kept], 3.0), abs=1e-6)
+    assert weights.items.tolist() == kept.tolist()
+    assert set(np.flatnonzero(np.abs(weights.values).sum(axis=0))) == set(kept)
+    assert weights.values[:, kept] == pytest.approx(ease_weights(train[:, kept], 3.0).values, abs=1e-6)
 
 
 def test_item_knn_is_shrunk_cosine():
@@ -64,24 +66,27 @@ def test_item_knn_without_shrinkage_survives_items_without_events():
 
 
 def test_cold_items_take_their_neighbours_columns():
-    weights = np.array([[0, 1, 0], [2, 0, 0], [0, 0, 0]], dtype=np.float32)
+    weights = DenseRows(np.array([0, 1]), np.array([[0, 1, 0], [2, 0, 0]], dtype=np.float32))
     vectors = np.array([[1, 0], [0, 1], [0.8, 0.6]], dtype=np.float32)
     cold = np.array([False, False, True])
-    nearest = fill_cold_items(weights, cold, vectors, neighbours=1, factor=0.5)
-    assert nearest[:, 2].tolist() == [0, 1, 0]
-    both = fill_cold_items(weights, cold, vectors, neighbours=5, factor=1.0)
-    assert both[:, 2] == pytest.approx([0.6 / 1.4, 2 * 0.8 / 1.4, 0])
-    assert both[:, :2].tolist() == weights[:, :2].tolist()
-    assert fill_cold_items(weights, ~cold | cold, vectors, 1, 1.0).tolist() == weights.tolist()
+    nearest = fill_cold_items(weights, cold, vectors, neighbours=1, factor=0.5).values
+    assert nearest[:, 2].tolist() == [0, 1]
+    both = fill_cold_items(weights, cold, vectors, neighbours=5, factor=1.0).values
+    assert both[:, 2] == pytest.approx([0.6 / 1.4, 2 * 0.8 / 1.4])
+    assert both[:, :2].tolist() == weights.values[:, :2].tolist()
+    assert fill_cold_items(weights, ~cold | cold, vectors, 1, 1.0) is weights
 
 
 def test_truncation_keeps_the_largest_and_scores_alike():
-    dense = ease_weights(RANDOM, 3.0)
-    history = np.array([3, 1])
-    whole = collaborative_scores(truncate_weights(dense, per_row=100), history, 5)
+    train = csr_matrix(np.hstack([np.zeros((40, 1), np.float32), RANDOM.toarray()]))
+    rows = ease_weights(train, 3.0)
+    dense = np.zeros((10, 10), np.float32)
+    dense[rows.items] = rows.values
+    whole = collaborative_scores(truncate_weights(rows, per_row=100), np.array([3, 0, 1]), 5)
     assert whole == pytest.approx(dense[3] + dense[1], abs=1e-6)
-    short = truncate_weights(dense, per_row=2)
-    for row in range(9):
+    short = truncate_weights(rows, per_row=2)
+    assert short.item_count == 10
+    for row in range(1, 10):
         kept = short.indices[short.indptr[row] : short.indptr[row + 1]]
         assert set(kept) == set(np.argsort(-np.abs(dense[row]))[:2])
 
@@ -98,11 +103,12 @@ def test_the_train_matrix_knows_train_and_the_click_task_alone():
 def test_methods_read_only_the_newest_events():
     data = cycle_data()
     queries = build_queries(data, temporal_split(data, TASKS), TASKS, "test")
-    weights = np.eye(20, k=1, dtype=np.float32)
+    weights = csr_matrix(np.eye(20, k=1, dtype=np.float32))
     scores = HistorySum("next", weights, 1).scores(queries)
     assert scores.shape == (len(queries), 20)
     assert scores.argmax(axis=1).tolist()[0] in (queries.targets[0], 0)
-    assert (HistorySum("next", csr_matrix(weights), 1).scores(queries) == scores).all()
+    rows = DenseRows(np.arange(19), weights.toarray()[:19])
+    assert (HistorySum("next", rows, 1).scores(queries) == scores).all()
     vectors = np.eye(20, dtype=np.float32)
     assert (TextMean("text", vectors, 2).scores(queries).sum(axis=1) == 2).all()
     assert FixedScores("fixed", np.arange(20, dtype=np.float32)).scores(queries).shape == scores.shape
@@ -113,7 +119,7 @@ def test_tuning_prefers_what_predicts():
     queries = build_queries(data, temporal_split(data, TASKS), TASKS, "valid")
     # Not row 19, whose successor is item 0.
     queries = queries.take(queries.targets > 0)
-    following = np.eye(20, k=1, dtype=np.float32)
+    following = csr_matrix(np.eye(20, k=1, dtype=np.float32))
     best, value = tune([HistorySum("before", following.T, 1), HistorySum("after", following, 1)], queries)
     assert best.name == "after"
     assert value == pytest.approx(1)
