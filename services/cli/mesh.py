@@ -25,7 +25,7 @@ from services.cli.seeding import Seeder, TableName
 from services.cli.settings_check import check_sections
 from services.cli.state import ProcessInfo, StateFolder, UpInfo, read_up_info, write_text_atomically, write_up_info
 from services.cli.supervisor import Process, Supervisor
-from services.runtime.bundle import current_version
+from services.runtime.bundle import open_current_bundle
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario, load_scenarios
 
@@ -57,7 +57,8 @@ async def running_mesh(
     SIGINT, SIGTERM and SIGHUP cancel the caller's task; a second SIGINT kills instead of stopping.
     """
     scenarios = check_scenarios(scenario_files)
-    versions = {name: _require_version(state, name) for name in scenarios}
+    # Verified here, so that a missing or altered bundle is an error now and not a process that never gets ready.
+    versions = {name: open_current_bundle(state.models, name).manifest.model_version for name in scenarios}
     names = process_names(scenarios)
     with _locked(state):
         ports = choose_ports(names) if ports_file is None else read_ports(ports_file, names)
@@ -106,7 +107,7 @@ async def _bring_up(
 
 async def _seed(name: str, seeder: Seeder, data_folder: Path, console: Console) -> None:
     columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks = {table: progress.add_task(f"{name}: {table}", total=None) for table in ("items", "users", "events")}
 
         def track(table: TableName, sent: int, total: int) -> None:
@@ -124,13 +125,6 @@ def print_addresses(specs: dict[str, ProcessSpec], console: Console) -> None:
     for spec in specs.values():
         table.add_row(spec.name, spec.address, f"http://{spec.metrics_address}/metrics")
     console.print(table)
-
-
-def _require_version(state: StateFolder, scenario: str) -> str:
-    version = current_version(state.models, scenario)
-    if version is None:
-        raise SetupError(f"{state.models / scenario}: no model yet; run `recmesh adapt {scenario}` (or `recmesh run`)")
-    return version
 
 
 @contextmanager

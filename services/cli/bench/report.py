@@ -105,10 +105,10 @@ def summarise_hops(answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
 
 def print_summary(summary: dict[str, Any], console: Console) -> None:
     """The figures as tables."""
-    latency = summary["latency_ms"]
+    latency = ", ".join(f"{name} {value:.1f} ms" for name, value in summary["latency_ms"].items())
     console.print(
-        f"[bold]{summary['requests_per_second']:g} requests/s[/], p50 {latency['p50']:.1f} ms, "
-        f"p95 {latency['p95']:.1f} ms, p99 {latency['p99']:.1f} ms over {summary['requests']} answers of {summary['candidates']:.0f} candidates",
+        f"[bold]{summary['requests_per_second']:g} requests/s[/], {latency} "
+        f"over {summary['requests']} answers of {summary['candidates']:.0f} candidates",
         highlight=False,
     )
     rungs = ", ".join(f"{rung} {share:.1%}" for rung, share in summary["rungs"].items())
