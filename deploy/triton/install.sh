@@ -4,7 +4,7 @@ set -euo pipefail
 folder=$1
 here=$(cd "$(dirname "$0")" && pwd)
 
-# The Python backend has one stub per Python version; onnxruntime's pinned wheel begins at 3.11.
+# onnxruntime's pinned wheel begins with Python 3.11, numpy's ends with 3.12.
 python=""
 for name in python3.11 python3 python3.12 python3.13; do
     if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from deploy.triton.model_config import MAX_BATCH_SIZE
 from services.runtime.config import ClientSettings, ServerSettings, Settings
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario, load_scenarios
@@ -37,7 +38,7 @@ class ScoringSettings(Settings):
     """New and changed items whose vectors are kept beside the bundle's; the longest unused go first."""
     token_cache_size: int = Field(default=100_000, ge=1)
     """Item texts whose tokens are kept for the re-ranker."""
-    embed_batch_items: int = Field(default=32, ge=1, le=64)
+    embed_batch_items: int = Field(default=32, ge=1, le=MAX_BATCH_SIZE["item_encoder"])
     """Items that one call of the item encoder takes."""
     bundle_check_s: float = Field(default=1.0, gt=0)
     """How often CURRENT is read and the pool is asked whether the parts are ready, in seconds."""

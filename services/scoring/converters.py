@@ -53,8 +53,8 @@ def history_of(message: history_pb2.History) -> History:
         check_same_length(f"history.{name}", getattr(message, name), "history.item_ids", message.item_ids)
     item_ids = list(message.item_ids)
     check_ids("history.item_ids", item_ids)
-    kinds = np.fromiter(message.event_kinds, np.int64, count)
-    times_ms = np.fromiter(message.event_times_ms, np.int64, count)
+    kinds = np.array(message.event_kinds[:], dtype=np.int64)
+    times_ms = np.array(message.event_times_ms[:], dtype=np.int64)
     if not np.isin(kinds, list(EVENT_NAMES)).all():
         for place, kind in enumerate(kinds.tolist()):
             check_enum(f"history.event_kinds[{place}]", kind, list(EVENT_NAMES), ", ".join(EVENT_NAMES.values()))
@@ -115,7 +115,8 @@ def user_vector_of(request: pb.ScoreCandidatesRequest) -> FloatArray | None:
 
 
 def _finite(field: str, values: Sequence[float]) -> FloatArray:
-    array = np.fromiter(values, np.float32, len(values))
+    # A slice is a list, which numpy reads faster than the field itself.
+    array = np.array(values[:], dtype=np.float32)
     if not np.isfinite(array).all():
         for place, value in enumerate(array.tolist()):
             check_finite(f"{field}[{place}]", value)
