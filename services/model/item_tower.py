@@ -1,0 +1,73 @@
+"""The item tower: a language model over an item's text, projected to the space of user vectors.
+
+Axes: B batch, T tokens, W the language model's width, D vector length, N items.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the token states that `mask` keeps. hidden [B, T, W], mask [B, T] → [B, W]."""
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-6)
+
+
+class ItemProjection(nn.Module):
+    """Pooled language-model states to item vectors. forward: [B, W] → [B, D], unit length."""
+
+    def __init__(self, width: int, dimension: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        hidden = max(dimension, min(256, width))
+        self.layers = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dimension)
+        )
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        projected: Tensor = self.layers(F.normalize(pooled, dim=-1))
+        return F.normalize(projected, dim=-1)
+
+
+class ItemEncoder(nn.Module):
+    """Text to vector, what `item_encoder` serves. forward: input_ids, attention_mask [B, T] → [B, D], unit length."""
+
+    def __init__(self, language_model: Any, projection: ItemProjection) -> None:
+        super().__init__()
+        self.language_model = language_model
+        self.projection = projection
+
+    def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The language model's pooled states [B, W]."""
+        hidden = self.language_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return mean_pool(hidden.float(), attention_mask)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        vector: Tensor = self.projection(self.pooled(input_ids, attention_mask))
+        return vector
+
+
+class ItemTable(nn.Module):
+    """Vectors of a whole catalogue: text plus, for warm items, an id embedding.
+
+    In training a share of the items loses its id embedding in each call, so that the text alone must carry the vector
+    too (ID dropout); this is what a new item has to live on.
+    """
+
+    def __init__(self, projection: ItemProjection, warm: Tensor, dimension: int, id_dropout: float) -> None:
+        """`warm` [N] is 1.0 for items that get an id embedding, else 0.0."""
+        super().__init__()
+        self.projection = projection
+        self.identities = nn.Embedding(len(warm), dimension)
+        nn.init.normal_(self.identities.weight, std=0.05)
+        self.register_buffer("warm", warm.float().unsqueeze(-1))
+        self.id_dropout = id_dropout
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """pooled [N, W], the catalogue's language-model states → [N, D], unit length."""
+        keep = self.get_buffer("warm")
+        if self.training:
+            keep = keep * (torch.rand_like(keep) >= self.id_dropout)
+        return F.normalize(self.projection(pooled) + keep * self.identities.weight, dim=-1)

@@ -1,0 +1,123 @@
+"""Step 1: the language model learns from co-consumption which items go together.
+
+Two items that one user had close to each other are a pair; a softmax over the batch must find an item's partner among
+the partners of all others. Popular items are partners too often, which the sampled-softmax correction (− log of how
+often they are drawn; Yi et al., 2019) takes out. Only LoRA matrices and the projection learn.
+
+Axes: M pairs, N items, W the language model's width, D vector length.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import peft
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from services.model.item_tower import ItemEncoder, ItemProjection
+from services.training.base_model import autocast, load_language_model
+from services.training.checkpoints import Partial, State
+from services.training.config import TrainingSettings
+from services.training.dataset import Dataset, pad_tokens, tokenise
+from services.training.loop import Plan, train
+from services.training.progress import Reporter
+
+IntArray = npt.NDArray[np.int64]
+_STEPS_PER_ROUND = 20
+_ENCODE_BATCH = 64
+
+
+def add_lora(language_model: Any, rank: int, alpha: float, targets: list[str] | None, seed: int) -> Any:
+    """`language_model` with LoRA matrices (Hu et al., 2021), everything else frozen."""
+    torch.manual_seed(seed)
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.05, bias="none", target_modules=targets)
+    return peft.get_peft_model(language_model, config)
+
+
+def make_item_encoder(settings: TrainingSettings) -> ItemEncoder:
+    """A fresh item encoder, ready to be adapted or to take an adapted state."""
+    adaptation = settings.item_adaptation
+    language_model = load_language_model(settings.base_model)
+    width = language_model.config.hidden_size
+    adapted = add_lora(
+        language_model, adaptation.lora_rank, adaptation.lora_alpha, adaptation.lora_targets, settings.seed
+    )
+    return ItemEncoder(adapted, ItemProjection(width, settings.vector_dimension))
+
+
+def adapt_items(
+    dataset: Dataset, tokenizer: Tokenizer, settings: TrainingSettings, partial: Partial, reporter: Reporter
+) -> State:
+    """The adapted encoder's trained state and `pooled` [N, W], its language-model states of the whole catalogue."""
+    encoder = make_item_encoder(settings)
+    token_ids = tokenise(tokenizer, dataset.texts, settings.item_tokens)
+    adaptation = settings.item_adaptation
+    state: State = {}
+    if adaptation.steps > 0:
+        pairs = _co_consumed_pairs(dataset, adaptation.window_events)
+        frequency = np.bincount(pairs[:, 1], minlength=dataset.item_count) / len(pairs)
+        log_frequency = torch.from_numpy(np.log(np.maximum(frequency, 1e-9)).astype(np.float32))
+        rounds = -(-adaptation.steps // _STEPS_PER_ROUND)
+
+        def batches(number: int) -> Iterator[IntArray]:
+            generator = np.random.default_rng([settings.seed, number])
+            for _ in range(_STEPS_PER_ROUND):
+                yield pairs[generator.integers(len(pairs), size=adaptation.batch_pairs)]
+
+        def loss_of(batch: IntArray) -> Tensor:
+            unique, places = np.unique(batch, return_inverse=True)
+            ids, mask = pad_tokens([token_ids[item] for item in unique])
+            with autocast(settings.precision):
+                pooled = encoder.pooled(torch.from_numpy(ids), torch.from_numpy(mask))
+            vectors = encoder.projection(pooled.float())[torch.from_numpy(places.reshape(-1, 2))]
+            return _pair_loss(vectors, torch.from_numpy(batch), log_frequency, adaptation.temperature)
+
+        plan = Plan("language model", rounds, _STEPS_PER_ROUND, adaptation.learning_rate)
+        state = train(encoder, plan, batches, loss_of, partial, reporter)
+    encoder.eval()
+    return {"trained": state, "pooled": encode_catalogue(encoder, token_ids, settings, reporter)}
+
+
+def _co_consumed_pairs(dataset: Dataset, window: int) -> IntArray:
+    """[M, 2] pairs of different items, at most `window` training events apart in one user's history, both ways."""
+    interactions, end = dataset.interactions, dataset.split.train_end
+    order = interactions.by_user[interactions.by_user < end]
+    users, items = interactions.users[order], interactions.items[order]
+    found = []
+    for distance in range(1, window + 1):
+        same = (users[:-distance] == users[distance:]) & (items[:-distance] != items[distance:])
+        pairs = np.stack([items[:-distance][same], items[distance:][same]], axis=1)
+        found += [pairs, pairs[:, ::-1]]
+    return np.concatenate(found)
+
+
+def _pair_loss(vectors: Tensor, items: Tensor, log_frequency: Tensor, temperature: float) -> Tensor:
+    """Softmax of each anchor over the batch's partners. vectors [M, 2, D], items [M, 2], log_frequency [N] → scalar."""
+    anchors, partners = items.unbind(1)
+    logits = vectors[:, 0] @ vectors[:, 1].T / temperature - log_frequency[partners]
+    own = torch.eye(len(items), dtype=torch.bool)
+    # The anchor itself and further copies of the right partner are no negatives.
+    wrong = ((partners[None, :] == partners[:, None]) | (partners[None, :] == anchors[:, None])) & ~own
+    return F.cross_entropy(logits.masked_fill(wrong, float("-inf")), torch.arange(len(items)))
+
+
+@torch.inference_mode()
+def encode_catalogue(
+    encoder: ItemEncoder, token_ids: list[list[int]], settings: TrainingSettings, reporter: Reporter
+) -> Tensor:
+    """Language-model states of all items, texts of like length together: [N, W]."""
+    encoder.eval()
+    order = np.argsort([len(ids) for ids in token_ids], kind="stable")
+    chunks = [order[start : start + _ENCODE_BATCH] for start in range(0, len(order), _ENCODE_BATCH)]
+    pooled: list[Tensor] = []
+    with reporter.track("item texts", len(chunks)) as advance:
+        for chunk in chunks:
+            ids, mask = pad_tokens([token_ids[item] for item in chunk])
+            pooled.append(encoder.pooled(torch.from_numpy(ids), torch.from_numpy(mask)))
+            advance("")
+    result = torch.cat(pooled)
+    return result[torch.from_numpy(np.argsort(order))].clone()

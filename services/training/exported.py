@@ -1,0 +1,109 @@
+"""The exported parts, run with onnxruntime: what is measured and calibrated is what is served.
+
+Axes: Q queries, N items, C candidates, K re-ranked, D vector length, L history length.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from services.model.blend import blend
+from services.runtime.bundle import Calibration
+from services.runtime.scenario import BlendSettings
+from services.training.dataset import Histories
+from services.training.requests import Requests
+from services.training.split import Queries
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+_USER_BATCH = 512
+_SCORE_BATCH = 16
+
+
+def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A session on the processor with `threads` threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+class UserEncoder:
+    """Histories to user vectors."""
+
+    def __init__(self, model: Path, item_vectors: FloatArray, threads: int) -> None:
+        self._session = open_session(model, threads)
+        self._item_vectors = item_vectors
+
+    def __call__(self, histories: Histories) -> FloatArray:
+        """[Q, D]; 0 for rows without history, as the services send for a user without events."""
+        count = len(histories.items)
+        found = np.zeros((count, self._item_vectors.shape[1]), dtype=np.float32)
+        filled = np.flatnonzero(histories.mask[:, -1] > 0)
+        for start in range(0, len(filled), _USER_BATCH):
+            rows = filled[start : start + _USER_BATCH]
+            found[rows] = self._session.run(["user_vector"], histories.inputs(self._item_vectors, rows))[0]
+        return found
+
+
+class ExportedScorer:
+    """The scorer over the whole catalogue or over candidates."""
+
+    def __init__(self, model: Path, requests: Requests, tasks: list[str], threads: int) -> None:
+        self._session = open_session(model, threads)
+        self._requests = requests
+        self.tasks = tasks
+
+    def raw(self, queries: Queries, candidates: IntArray | None = None) -> dict[str, FloatArray]:
+        """Uncalibrated outputs by task, each [Q, N], or [Q, C] for candidates [Q, C]."""
+        found = []
+        for start in range(0, len(queries), _SCORE_BATCH):
+            rows = slice(start, start + _SCORE_BATCH)
+            part = None if candidates is None else candidates[rows]
+            found.append(self._session.run(self.tasks, self._requests.arrays(queries.take(rows), part)))
+        return {task: np.concatenate(column) for task, column in zip(self.tasks, zip(*found, strict=True), strict=True)}
+
+
+class FullModel:
+    """The whole model as the evaluation sees it: calibrated tasks, blended."""
+
+    name = "full"
+
+    def __init__(
+        self,
+        scorer: ExportedScorer,
+        calibration: dict[str, Calibration],
+        weights: BlendSettings,
+        rating_range: tuple[float, float] | None,
+    ) -> None:
+        self._scorer = scorer
+        self._calibration = calibration
+        self._weights = weights
+        self._rating_range = rating_range
+
+    def scores(self, queries: Queries) -> FloatArray:
+        """[Q, N]: what showing each item is worth."""
+        return blend(self._calibrated(self._scorer.raw(queries)), self._weights, self._rating_range)
+
+    def predictions(self, queries: Queries) -> dict[str, FloatArray]:
+        """For each query's target, by task, [Q]."""
+        calibrated = self._calibrated(self._scorer.raw(queries, queries.targets[:, None]))
+        return {task: values[:, 0] for task, values in calibrated.items()}
+
+    def _calibrated(self, raw: dict[str, FloatArray]) -> dict[str, FloatArray]:
+        return {
+            task: calibrate(values, self._calibration[task], task, self._rating_range) for task, values in raw.items()
+        }
+
+
+def calibrate(
+    values: FloatArray, calibration: Calibration, task: str, rating_range: tuple[float, float] | None
+) -> FloatArray:
+    """Probabilities of click and conversion logits; ratings in the scenario's scale."""
+    linear = calibration.scale * values.astype(np.float64) + calibration.offset
+    if task == "rating":
+        low, high = rating_range or (-np.inf, np.inf)
+        return np.clip(linear, low, high).astype(np.float32)
+    return (1.0 / (1.0 + np.exp(-np.clip(linear, -60, 60)))).astype(np.float32)

@@ -1,0 +1,247 @@
+"""The trained parts of one scenario, step by step. Each step is kept and done once for the same inputs.
+
+dataset → split → language model → user tower → collaborative table → scorer → re-ranker
+
+Axes: N items, M training positions, Q queries, K candidates, D vector length.
+"""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from services.model.collaborative import ItemWeights
+from services.model.item_tower import ItemEncoder
+from services.model.reranker import Reranker
+from services.model.scorer import Scorer
+from services.runtime.scenario import Scenario
+from services.training.adapt_items import adapt_items, encode_catalogue, make_item_encoder
+from services.training.base_model import load_language_model, load_tokenizer
+from services.training.checkpoints import Checkpoints, State, state_key
+from services.training.config import TrainingSettings
+from services.training.dataset import Dataset, tokenise
+from services.training.features import FeatureTables, fit_features
+from services.training.metrics import top_items
+from services.training.progress import Reporter
+from services.training.requests import Requests
+from services.training.split import Queries, build_queries
+from services.training.train_reranker import RerankerTexts, make_reranker, train_reranker
+from services.training.train_scorer import Vectors, fit_fusion, make_labels, make_scorer, train_scorer
+from services.training.train_users import Towers, make_towers, train_users
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+_BATCH = 16
+
+
+class Adaptation:
+    """One scenario's adaptation. Attributes are steps: asking for one does it, or loads what was kept."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        dataset: Dataset,
+        settings: TrainingSettings,
+        checkpoints: Checkpoints,
+        reporter: Reporter,
+    ) -> None:
+        self.scenario = scenario
+        self.tasks = scenario.head.tasks
+        self.dataset = dataset
+        self.settings = settings
+        self.checkpoints = checkpoints
+        self.reporter = reporter
+
+    def key(self, *sections: str) -> str:
+        """The key of a step that depends on the data, the scenario's head and these sections of the settings."""
+        values = self.settings.model_dump(mode="json")
+        common = {
+            name: values[name]
+            for name in (
+                "base_model", "seed", "threads", "precision", "item_tokens", "vector_dimension", "history_length",
+                "warm_events", "validation_queries",
+            )
+        }  # fmt: skip
+        parts = {
+            "data": self.dataset.fingerprint,
+            "head": self.scenario.head.model_dump(mode="json", exclude={"blend", "description"}),
+            "common": common,
+            "sections": {name: values[name] for name in sections},
+        }
+        return state_key(parts)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The base model's tokenizer."""
+        return load_tokenizer(self.settings.base_model)
+
+    @cached_property
+    def validation(self) -> Queries:
+        """The validation queries that tuning, early stopping and calibration use."""
+        queries = build_queries(self.dataset.interactions, self.dataset.split, self.tasks, "valid")
+        return queries.sample(self.settings.validation_queries, self.settings.seed)
+
+    @cached_property
+    def train_queries(self) -> Queries:
+        """All training positions that have a history."""
+        queries = build_queries(self.dataset.interactions, self.dataset.split, self.tasks, "train")
+        return queries.take(queries.newest(1)[:, 0] >= 0)
+
+    @cached_property
+    def adapted(self) -> State:
+        """Step 1: the language model's state and `pooled`, its states of the catalogue [N, W]."""
+        key = self.key("item_adaptation")
+        return self.checkpoints.run(
+            "language-model",
+            key,
+            lambda partial: adapt_items(self.dataset, self.tokenizer, self.settings, partial, self.reporter),
+        )
+
+    @cached_property
+    def frozen_vectors(self) -> FloatArray:
+        """[N, W] unit-length text vectors of the base model as it came, for the baselines."""
+
+        def work(_: object) -> State:
+            encoder = ItemEncoder(load_language_model(self.settings.base_model), torch.nn.Identity())  # type: ignore[arg-type]
+            token_ids = tokenise(self.tokenizer, self.dataset.texts, self.settings.item_tokens)
+            return {"pooled": encode_catalogue(encoder, token_ids, self.settings, self.reporter)}
+
+        pooled = self.checkpoints.run("frozen", self.key(), work)["pooled"]
+        return torch.nn.functional.normalize(pooled, dim=-1).numpy()
+
+    @cached_property
+    def towers(self) -> Towers:
+        """Step 2: user encoder and item vectors."""
+        clicks = self.dataset.interactions.positives(self.tasks.click)
+        state = self.checkpoints.run(
+            "user-tower",
+            self.key("item_adaptation", "user_tower"),
+            lambda partial: train_users(
+                self.dataset, clicks, self.validation, self.settings, self.adapted, partial, self.reporter
+            ),
+        )
+        towers = make_towers(self.dataset, self.settings, self.adapted)
+        towers.load_state_dict(state, strict=False)
+        return towers.eval()
+
+    @cached_property
+    def item_vectors(self) -> Tensor:
+        """[N, D]."""
+        return self.towers.item_vectors()
+
+    @cached_property
+    def item_encoder(self) -> ItemEncoder:
+        """The adapted language model, LoRA merged, with the projection as the towers trained it."""
+        encoder = make_item_encoder(self.settings)
+        encoder.load_state_dict(self.adapted["trained"], strict=False)
+        encoder.language_model = encoder.language_model.merge_and_unload()
+        encoder.projection = self.towers.items.projection
+        return encoder.eval()
+
+    @cached_property
+    def tables(self) -> FeatureTables:
+        """Step 3: collaborative weights and popularity columns."""
+
+        def work(_: object) -> State:
+            with torch.inference_mode():
+                text = self.towers.items.projection(self.adapted["pooled"]).numpy()
+            tables = fit_features(
+                self.dataset, self.tasks, text, self.validation, self.settings.collaborative, self.reporter
+            )
+            arrays = {
+                "indptr": tables.weights.indptr,
+                "indices": tables.weights.indices,
+                "weights": tables.weights.weights,
+                "train_event_count": tables.train_event_count,
+                "recent_popularity": tables.recent_popularity,
+            }
+            kept: State = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+            return {**kept, "history_events": tables.history_events}
+
+        state = self.checkpoints.run("features", self.key("item_adaptation", "user_tower", "collaborative"), work)
+        return FeatureTables(
+            ItemWeights(state["indptr"].numpy(), state["indices"].numpy(), state["weights"].numpy()),
+            state["history_events"],
+            state["train_event_count"].numpy(),
+            state["recent_popularity"].numpy(),
+        )
+
+    @cached_property
+    def requests(self) -> Requests:
+        """Scorer inputs made with the torch user encoder."""
+
+        def encode(histories: Any) -> FloatArray:
+            return self.towers.user_vectors(histories, self.item_vectors).numpy()
+
+        return Requests(self.dataset, self.item_vectors.numpy(), self.tables, encode, self.settings.history_length)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Step 4: the scorer, its parts joined."""
+
+        def work(partial: Any) -> State:
+            queries = self.train_queries.sample(self.settings.scorer.train_events, self.settings.seed)
+            vectors = Vectors(self.item_vectors, float(self.towers.scale()))
+            user_vectors = torch.from_numpy(self.requests.user_vectors(queries))
+            labels = make_labels(self.dataset, self.tasks)
+            state = train_scorer(
+                self.dataset, queries, labels, vectors, self.settings, self.tasks, user_vectors, partial, self.reporter
+            )
+            scorer = make_scorer(self.settings, self.tasks)
+            scorer.load_state_dict(state)
+            fusion = self.validation.sample(self.settings.scorer.fusion_queries, self.settings.seed)
+            fit_fusion(scorer, fusion, self.requests, self.reporter)
+            return dict(scorer.state_dict())
+
+        key = self.key("item_adaptation", "user_tower", "collaborative", "scorer")
+        scorer = make_scorer(self.settings, self.tasks)
+        scorer.load_state_dict(self.checkpoints.run("scorer", key, work))
+        return scorer.eval()
+
+    @cached_property
+    def reranker_texts(self) -> RerankerTexts:
+        """Tokens for the re-ranker."""
+        return RerankerTexts(self.dataset, self.tokenizer, self.settings.reranker)
+
+    @cached_property
+    def reranker(self) -> Reranker:
+        """Step 5: the re-ranker, LoRA merged."""
+        chosen = self.settings.reranker
+
+        def work(partial: Any) -> State:
+            count = min(2000, chosen.steps * chosen.batch_histories)
+            queries = self.train_queries.sample(count, self.settings.seed + 1)
+            best = self._best_items(queries, 4 * chosen.candidates)
+            reranker = make_reranker(self._merged_language_model(), self.settings)
+            return train_reranker(reranker, self.reranker_texts, queries, best, self.settings, partial, self.reporter)
+
+        key = self.key("item_adaptation", "user_tower", "collaborative", "scorer", "reranker")
+        state = self.checkpoints.run("reranker", key, work)
+        reranker = make_reranker(self._merged_language_model(), self.settings)
+        reranker.load_state_dict(state, strict=False)
+        for module in reranker.modules():
+            if hasattr(module, "merge") and hasattr(module, "lora_A"):
+                module.merge()
+        return reranker.eval()
+
+    def _merged_language_model(self) -> Any:
+        """A fresh copy of the adapted language model without LoRA matrices."""
+        encoder = make_item_encoder(self.settings)
+        encoder.load_state_dict(self.adapted["trained"], strict=False)
+        return encoder.language_model.merge_and_unload()
+
+    @torch.inference_mode()
+    def _best_items(self, queries: Queries, count: int) -> IntArray:
+        """[Q, count]: the scorer's best items that the user had not had."""
+        batches = list(queries.batches(_BATCH))
+        best = []
+        with self.reporter.track("hard negatives", len(batches)) as advance:
+            for batch in batches:
+                logits = self.scorer(**self.requests.tensors(batch))[0].numpy()
+                best.append(top_items(logits, batch.unseen(), count))
+                advance("")
+        return np.concatenate(best)

@@ -1,0 +1,108 @@
+"""Step 5: the re-ranker. One history with the item that came and the scorer's best other items: which one came?
+
+Its hard negatives are what it will see online. Only LoRA matrices and the head learn, from the adapted item encoder's
+language model.
+
+Axes: M positions, K candidates, P history tokens, T candidate tokens.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from services.model.reranker import Reranker
+from services.model.text import format_history
+from services.runtime.errors import SetupError
+from services.training.adapt_items import add_lora
+from services.training.base_model import autocast
+from services.training.checkpoints import Partial, State
+from services.training.config import RerankerSettings, TrainingSettings
+from services.training.dataset import Dataset, pad_tokens, tokenise
+from services.training.loop import Plan, train
+from services.training.progress import Reporter
+from services.training.split import Queries
+
+IntArray = npt.NDArray[np.int64]
+_STEPS_PER_ROUND = 10
+
+
+@dataclass(frozen=True)
+class RerankerTexts:
+    """Tokens of items and histories."""
+
+    dataset: Dataset
+    tokenizer: Tokenizer
+    settings: RerankerSettings
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_item_ids", tokenise(self.tokenizer, self.dataset.texts, self.settings.item_tokens))
+
+    def inputs(self, queries: Queries, candidates: IntArray) -> dict[str, IntArray]:
+        """The model's inputs by name for candidates [Q, K]. Histories must not be empty."""
+        texts = []
+        for positions in queries.newest(self.settings.history_events):
+            items = self.dataset.interactions.items[positions[positions >= 0]][::-1]
+            texts.append(format_history(self.dataset.texts[item] for item in items))
+        history_ids, history_mask = pad_tokens(tokenise(self.tokenizer, texts, self.settings.history_tokens))
+        item_ids: list[list[int]] = self._item_ids  # type: ignore[attr-defined]
+        candidate_ids, candidate_mask = pad_tokens([item_ids[item] for item in candidates.ravel()])
+        shape = (*candidates.shape, -1)
+        return {
+            "history_ids": history_ids,
+            "history_mask": history_mask,
+            "candidate_ids": candidate_ids.reshape(shape),
+            "candidate_mask": candidate_mask.reshape(shape),
+        }
+
+
+def make_reranker(language_model: Any, settings: TrainingSettings) -> Reranker:
+    """A fresh re-ranker on `language_model`, with LoRA matrices. SetupError when it is not BERT-like."""
+    if getattr(language_model.config, "model_type", "") != "bert":
+        raise SetupError(
+            f"base_model {settings.base_model}: the re-ranker needs a BERT-type encoder; choose one, or set "
+            "training.reranker.enabled to false"
+        )
+    chosen = settings.reranker
+    adapted = add_lora(language_model, chosen.lora_rank, chosen.lora_alpha, None, settings.seed)
+    return Reranker(adapted.base_model.model)
+
+
+def train_reranker(
+    reranker: Reranker, texts: RerankerTexts, queries: Queries, best: IntArray, settings: TrainingSettings,
+    partial: Partial, reporter: Reporter,
+) -> State:  # fmt: skip
+    """The re-ranker's trained state. queries [M], each with a history; best [M, ≥ K]: the scorer's best items."""
+    chosen = settings.reranker
+    rounds = -(-chosen.steps // _STEPS_PER_ROUND)
+
+    def batches(number: int) -> Iterator[tuple[Queries, IntArray]]:
+        generator = np.random.default_rng([settings.seed, number])
+        for _ in range(_STEPS_PER_ROUND):
+            rows = generator.integers(len(queries), size=chosen.batch_histories)
+            batch = queries.take(rows)
+            yield batch, _with_negatives(batch.targets, best[rows], chosen.candidates, generator)
+
+    def loss_of(batch: tuple[Queries, IntArray]) -> Tensor:
+        inputs = {name: torch.from_numpy(array) for name, array in texts.inputs(*batch).items()}
+        with autocast(settings.precision):
+            logits = reranker(**inputs)
+        return F.cross_entropy(logits.float(), torch.zeros(len(logits), dtype=torch.long))
+
+    plan = Plan("re-ranker", rounds, _STEPS_PER_ROUND, chosen.learning_rate)
+    return train(reranker, plan, batches, loss_of, partial, reporter)
+
+
+def _with_negatives(targets: IntArray, best: IntArray, count: int, generator: np.random.Generator) -> IntArray:
+    """[B, K]: each target first, then K − 1 different other items drawn from its best ones."""
+    rows = []
+    for target, items in zip(targets, best, strict=True):
+        others = items[items != target]
+        rows.append(np.concatenate([[target], generator.choice(others, count - 1, replace=False)]))
+    return np.stack(rows)

@@ -1,0 +1,181 @@
+"""Step 4: the scorer. Its parts learn on train; the few weights that join them are fitted on validation.
+
+Item and user towers and the collaborative weights have seen the training positions, so that there they look better than
+they are; a weight learned there would trust them too much. On validation every part is out of sample.
+
+Axes: M training positions, Q queries, N items, C candidates, L history length, D vector length, F features, K parts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from services.model.collaborative import FEATURES
+from services.model.scorer import Scorer
+from services.runtime.scenario import TasksSettings
+from services.training.checkpoints import Partial, State
+from services.training.config import TrainingSettings
+from services.training.dataset import Dataset, query_histories
+from services.training.loop import Plan, train
+from services.training.progress import Reporter
+from services.training.requests import Requests
+from services.training.split import Queries
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+_BATCH = 64
+# Rating and conversion errors are of another size than the listwise loss; equal shares keep either from taking over.
+_VALUE_WEIGHT = 1.0
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What the towers made of the catalogue."""
+
+    items: Tensor  # [N, D]
+    scale: float  # factor of the user-item cosine
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What each event says of the tasks; NaN where it says nothing. All [E]."""
+
+    conversion: FloatArray
+    rating: FloatArray
+
+
+def make_scorer(settings: TrainingSettings, tasks: TasksSettings) -> Scorer:
+    """A fresh scorer for the scenario's tasks."""
+    torch.manual_seed(settings.seed)
+    scorer = settings.scorer
+    return Scorer(
+        settings.vector_dimension,
+        settings.history_length,
+        scorer.width,
+        len(FEATURES),
+        task_names(tasks),
+        scorer.dropout,
+    )
+
+
+def task_names(tasks: TasksSettings) -> list[str]:
+    """The scenario's tasks in the order of the scorer's outputs."""
+    return ["click", *(name for name in ("conversion", "rating") if getattr(tasks, name) is not None)]
+
+
+def make_labels(dataset: Dataset, tasks: TasksSettings) -> Labels:
+    """A click that no conversion follows within train is a negative; whatever is no rating says nothing."""
+    interactions = dataset.interactions
+    nothing = np.full(len(interactions.items), np.nan, dtype=np.float32)
+    conversion, rating = nothing, nothing
+    if tasks.conversion is not None:
+        end = dataset.split.train_end
+        positive = interactions.followed_by(tasks.conversion, end)
+        known = interactions.positives(tasks.click) | interactions.positives(tasks.conversion)
+        conversion = np.where(known, positive.astype(np.float32), np.float32(np.nan))
+    if tasks.rating is not None:
+        low, high = tasks.rating.min, tasks.rating.max
+        scaled = (np.clip(interactions.values, low, high) - low) / (high - low)
+        rating = np.where(interactions.ratings(tasks.rating), scaled, np.float32(np.nan)).astype(np.float32)
+    return Labels(conversion, rating)
+
+
+def train_scorer(
+    dataset: Dataset, train_queries: Queries, labels: Labels, vectors: Vectors,
+    settings: TrainingSettings, tasks: TasksSettings, user_vectors: Tensor, partial: Partial, reporter: Reporter,
+) -> State:  # fmt: skip
+    """The parts' trained state. train_queries: one per training position, with user_vectors [M, D] before it."""
+    scorer = make_scorer(settings, tasks)
+    chosen = settings.scorer
+    histories = query_histories(dataset, train_queries, settings.history_length)
+    seen = np.unique(dataset.interactions.items[dataset.split.period("train")])
+    targets, events = train_queries.targets, train_queries.events
+    steps = max(1, len(train_queries) // chosen.batch_events)
+    scorer.get_buffer("dot_scale").fill_(vectors.scale)
+
+    def batches(number: int) -> Iterator[tuple[IntArray, IntArray]]:
+        generator = np.random.default_rng([settings.seed, number])
+        order = generator.permutation(len(train_queries))
+        for step in range(steps):
+            rows = order[step * chosen.batch_events : (step + 1) * chosen.batch_events]
+            yield rows, generator.choice(seen, min(chosen.negatives, len(seen)), replace=False)
+
+    def loss_of(batch: tuple[IntArray, IntArray]) -> Tensor:
+        rows, negatives = batch
+        items, kinds, gaps, mask = histories.tensors(rows)
+        history = (vectors.items[items.clamp(min=0)] * mask.unsqueeze(-1), kinds, gaps, mask)
+        candidates = np.concatenate(
+            [targets[rows][:, None], np.broadcast_to(negatives, (len(rows), len(negatives)))], 1
+        )
+        mixed, _ = scorer.interest_attention(*history, vectors.items[torch.from_numpy(candidates)])
+        logits = scorer.interest(mixed).squeeze(-1)
+        wrong = torch.from_numpy(candidates[:, 1:] == targets[rows][:, None])
+        logits = torch.cat([logits[:, :1], logits[:, 1:].masked_fill(wrong, float("-inf"))], dim=1)
+        loss = F.cross_entropy(logits, torch.zeros(len(rows), dtype=torch.long))
+        if len(scorer.tasks) == 1:
+            return loss
+        own = torch.from_numpy(targets[rows])[:, None]
+        values = scorer.values(user_vectors[rows], *history, vectors.items[own])[:, 0]
+        return loss + _VALUE_WEIGHT * _value_loss(values, labels, events[rows])
+
+    plan = Plan("scorer", chosen.epochs, steps, chosen.learning_rate)
+    return train(scorer, plan, batches, loss_of, partial, reporter)
+
+
+def fit_fusion(scorer: Scorer, queries: Queries, requests: Requests, reporter: Reporter) -> None:
+    """Set the normalisation of the features and the weights of the click logit's parts.
+
+    The weights maximise the likelihood of the item that came among all that the user had not had: K numbers, fitted on
+    validation `queries`.
+    """
+    scorer.eval()
+    flat = torch.from_numpy(
+        np.concatenate(
+            [
+                requests.features(batch).reshape(-1, len(FEATURES))[::7]
+                for batch in queries.take(slice(0, 256)).batches(_BATCH)
+            ]
+        )
+    )
+    scorer.get_buffer("feature_mean").copy_(flat.mean(dim=0))
+    scorer.get_buffer("feature_scale").copy_(flat.std(dim=0).clamp(min=1e-6))
+    batches = list(queries.batches(_BATCH))
+    parts, answers = [], []
+    with torch.inference_mode(), reporter.track("weights of the scorer's parts", len(batches)) as advance:
+        for batch in batches:
+            parts.append(scorer.parts(**requests.tensors(batch))[0])
+            answers.append(torch.from_numpy(batch.unseen()))
+            advance("")
+    weights = torch.nn.Parameter(scorer.part_weights.detach().clone())
+    targets = torch.from_numpy(queries.targets)
+    optimiser = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
+    joined, allowed = torch.cat(parts).clone(), torch.cat(answers)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        logits = (joined @ weights).masked_fill(~allowed, float("-inf"))
+        loss = F.cross_entropy(logits, targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    scorer.part_weights.data.copy_(weights.detach())
+
+
+def _value_loss(values: Tensor, labels: Labels, events: IntArray) -> Tensor:
+    """Cross-entropy of conversion and squared error of the scaled rating, over the events that have them."""
+    conversion = torch.from_numpy(labels.conversion[events])
+    rating = torch.from_numpy(labels.rating[events])
+    loss = values.sum() * 0.0
+    known = torch.isfinite(conversion)
+    if known.any():
+        loss = loss + F.binary_cross_entropy_with_logits(values[known, 0], conversion[known])
+    known = torch.isfinite(rating)
+    if known.any():
+        loss = loss + F.mse_loss(values[known, 1], rating[known])
+    return loss

@@ -1,0 +1,166 @@
+"""Step 2: the user encoder and the item vectors, trained together on "which item comes next".
+
+Softmax with cross-entropy over the catalogue, or over sampled items when it is large: the number of negatives matters
+more than the architecture (Petrov & Macdonald, 2023). The language model is frozen here; its projection is not.
+
+Axes: B windows, L history length, D vector length, N items, S items in the softmax, M positions with a target.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from services.model.item_tower import ItemProjection, ItemTable
+from services.model.user_tower import UserTower
+from services.training.checkpoints import Partial, State
+from services.training.config import TrainingSettings
+from services.training.dataset import Dataset, Histories, histories_at, query_histories
+from services.training.loop import Plan, train
+from services.training.metrics import rank_metrics, target_ranks
+from services.training.progress import Reporter
+from services.training.split import Queries
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+_MAX_SCALE = 50.0
+_BATCH = 512
+
+
+class Towers(nn.Module):
+    """User encoder and item vectors, and the scale of their dot product."""
+
+    def __init__(self, settings: TrainingSettings, projection: ItemProjection, pooled: Tensor, warm: Tensor) -> None:
+        """pooled [N, W]: the catalogue's language-model states; warm [N]: 1.0 for items that get an id embedding."""
+        super().__init__()
+        tower = settings.user_tower
+        self.items = ItemTable(projection, warm, settings.vector_dimension, tower.id_dropout)
+        self.users = UserTower(
+            settings.vector_dimension, settings.history_length, tower.layers, tower.heads, tower.dropout
+        )
+        self.log_scale = nn.Parameter(torch.tensor(2.65))
+        self.pooled = pooled
+
+    def scale(self) -> Tensor:
+        """Factor of the cosine between user and item in the softmax."""
+        return self.log_scale.exp().clamp(max=_MAX_SCALE)
+
+    @torch.inference_mode()
+    def item_vectors(self) -> Tensor:
+        """[N, D]: what a bundle keeps."""
+        self.eval()
+        vectors: Tensor = self.items(self.pooled)
+        return vectors.clone()
+
+    @torch.inference_mode()
+    def user_vectors(self, histories: Histories, item_vectors: Tensor) -> Tensor:
+        """[Q, D]; rows without history are 0."""
+        self.eval()
+        found = []
+        for start in range(0, len(histories.items), _BATCH):
+            items, kinds, gaps, mask = histories.tensors(slice(start, start + _BATCH))
+            vectors = item_vectors[items.clamp(min=0)] * mask.unsqueeze(-1)
+            found.append(self.users(vectors, kinds, gaps, mask) * (mask[:, -1:] > 0))
+        return torch.cat(found).clone()
+
+
+def make_towers(dataset: Dataset, settings: TrainingSettings, adapted: State) -> Towers:
+    """Fresh towers whose projection starts where step 1 (`adapted`) left it."""
+    torch.manual_seed(settings.seed)
+    pooled = adapted["pooled"]
+    projection = ItemProjection(pooled.shape[1], settings.vector_dimension)
+    prefix = "projection."
+    start = {name.removeprefix(prefix): value for name, value in adapted["trained"].items() if name.startswith(prefix)}
+    if start:
+        projection.load_state_dict(start)
+    warm = torch.from_numpy(train_item_counts(dataset) >= settings.warm_events)
+    return Towers(settings, projection, pooled, warm)
+
+
+def train_item_counts(dataset: Dataset) -> IntArray:
+    """[N]: events of each item in train."""
+    items = dataset.interactions.items[dataset.split.period("train")]
+    return np.bincount(items, minlength=dataset.item_count)
+
+
+def train_users(
+    dataset: Dataset, clicks: npt.NDArray[np.bool_], validation: Queries, settings: TrainingSettings, adapted: State,
+    partial: Partial, reporter: Reporter,
+) -> State:  # fmt: skip
+    """The towers' trained state. clicks [E]: events that count as targets."""
+    towers = make_towers(dataset, settings, adapted)
+    tower = settings.user_tower
+    windows = train_windows(dataset, settings.history_length)
+    inputs = histories_at(dataset, windows[:, :-1])
+    targets = np.where((windows[:, 1:] >= 0) & clicks[windows[:, 1:]], dataset.interactions.items[windows[:, 1:]], -1)
+    sampler = SoftmaxItems(train_item_counts(dataset), tower.negatives, tower.unseen_negative_rate)
+    steps = -(-len(windows) // tower.batch_windows)
+
+    def batches(number: int) -> Iterator[tuple[IntArray, IntArray]]:
+        generator = np.random.default_rng([settings.seed, number])
+        for rows in np.array_split(generator.permutation(len(windows)), steps):
+            yield rows, sampler.draw(targets[rows], generator)
+
+    def loss_of(batch: tuple[IntArray, IntArray]) -> Tensor:
+        rows, chosen = batch
+        vectors = towers.items(towers.pooled)
+        items, kinds, gaps, mask = inputs.tensors(rows)
+        states = towers.users.states(vectors[items.clamp(min=0)] * mask.unsqueeze(-1), kinds, gaps, mask)
+        wanted = (targets[rows] >= 0) & (inputs.items[rows] >= 0)
+        logits = towers.scale() * states[torch.from_numpy(wanted)] @ vectors[torch.from_numpy(chosen)].T
+        places = np.searchsorted(chosen, targets[rows][wanted])
+        return F.cross_entropy(logits, torch.from_numpy(places))
+
+    histories = query_histories(dataset, validation, settings.history_length)
+
+    def validate() -> float:
+        return _validation_loss(towers, histories, validation)
+
+    plan = Plan("user tower", tower.epochs, steps, tower.learning_rate, tower.weight_decay, tower.patience_epochs)
+    return train(towers, plan, batches, loss_of, partial, reporter, validate)
+
+
+def train_windows(dataset: Dataset, length: int) -> IntArray:
+    """[B, L + 1] event positions: each user's training events cut into windows that overlap by half, -1 for padding."""
+    interactions, end = dataset.interactions, dataset.split.train_end
+    windows = []
+    for user in range(len(interactions.user_ids)):
+        events = interactions.user_events(user)
+        events = events[events < end]
+        stop = len(events)
+        while stop > 1:
+            window = events[max(0, stop - length - 1) : stop]
+            windows.append(np.concatenate([np.full(length + 1 - len(window), -1), window]))
+            if stop <= length + 1:
+                break
+            stop -= max(1, length // 2)
+    return np.stack(windows)
+
+
+class SoftmaxItems:
+    """Which items a step's softmax runs over."""
+
+    def __init__(self, counts: IntArray, negatives: int, unseen_rate: float) -> None:
+        """counts [N]: events of each item in train."""
+        self._seen = np.flatnonzero(counts > 0)
+        self._unseen = np.flatnonzero(counts == 0)
+        self._negatives = negatives
+        self._unseen_rate = unseen_rate
+
+    def draw(self, targets: IntArray, generator: np.random.Generator) -> IntArray:
+        """[S] ascending: all targets (-1 is ignored) and the step's negatives."""
+        seen = self._seen
+        if len(seen) > self._negatives:
+            seen = generator.choice(seen, self._negatives, replace=False)
+        unseen = self._unseen[generator.random(len(self._unseen)) < self._unseen_rate]
+        return np.unique(np.concatenate([seen, unseen, targets[targets >= 0]]))
+
+
+def _validation_loss(towers: Towers, histories: Histories, queries: Queries) -> float:
+    """Minus NDCG@10 of the user tower over the queries."""
+    item_vectors = towers.item_vectors()
+    scores = (towers.user_vectors(histories, item_vectors) @ item_vectors.T).numpy()
+    return -float(rank_metrics(target_ranks(scores, queries.targets, queries.unseen()))["ndcg@10"].mean())
