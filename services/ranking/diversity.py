@@ -12,7 +12,8 @@ from services.ranking.config import DiversitySettings
 
 FloatArray = npt.NDArray[np.floating]
 
-_SMALLEST_GAIN = 1e-10
+# An item with less than this left of its own is made up of the chosen ones, as far as floating point can tell.
+_SMALLEST_GAIN = 1e-6
 # exp() of the relevance must stay finite, also where strength is near 0.
 _MAX_LOG_QUALITY = 50.0
 
@@ -119,10 +120,12 @@ class _Dpp(_ByRelevance):
 
     def choose(self, place: int) -> None:
         """Cholesky row of the chosen item against all others."""
+        if self._left[place] <= _SMALLEST_GAIN:
+            return
         similarity = (1 + self._vectors @ self._vectors[place]) / 2
         similarity[place] = 1.0
         known = sum((row[place] * row for row in self._rows), np.zeros(len(similarity)))
-        row = (similarity - known) / np.sqrt(max(self._left[place], _SMALLEST_GAIN))
+        row = (similarity - known) / np.sqrt(self._left[place])
         self._rows.append(row)
         self._left = np.maximum(self._left - row * row, 0.0)
 

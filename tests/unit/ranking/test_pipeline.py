@@ -1,0 +1,366 @@
+"""The ladder with each dependency down, slow, late or spoilt; and what becomes of the ranked candidates."""
+
+import time
+
+import pytest
+
+from services.ranking.config import RankingSettings
+from services.ranking.dependencies import DependencyError, ItemInfo, Rung
+from services.ranking.filters import ItemFilter
+from services.ranking.pipeline import Pipeline, RecommendAsk
+from services.ranking.upkeep import refresh
+from services.runtime.errors import NotFoundError, NotReadyError
+from services.runtime.scenario import Scenario
+from tests.unit.ranking.fakes import VERSION, FakeCalls
+
+HEAD = {
+    "description": "d",
+    "events": ["click", "rating"],
+    "tasks": {"click": {"events": ["click"]}, "rating": {"events": ["rating"], "min": 1, "max": 5}},
+    "blend": {"click": 1, "rating": 1},
+}
+PLAIN = {"diversity": {"method": "none"}, "exploration": {"epsilon": 0}, "deadline_ms": 5000}
+
+
+def make(**settings):
+    values = {**PLAIN, **settings}
+    return Pipeline(Scenario("video", {**HEAD, "ranking": values}, "file"), RankingSettings(**values))
+
+
+async def ready(calls, **settings):
+    """A pipeline that has been running for a while."""
+    pipeline = make(**settings)
+    healthy = FakeCalls(calls.count)
+    await refresh(pipeline.ladder, healthy)
+    return pipeline
+
+
+def ask(**fields):
+    plain = {
+        "user_id": "anna",
+        "page_size": 5,
+        "request_id": "r-1",
+        "filter": ItemFilter(),
+        "candidate_count": 0,
+        "max_rung": Rung.RERANKER,
+    }
+    return RecommendAsk(**{**plain, **fields})
+
+
+async def recommend(pipeline, calls, time_left_s=float("inf"), **fields):
+    return await pipeline.recommend(ask(**fields), calls, time_left_s)
+
+
+def ids(page):
+    return [entry.item.item_id for entry in page.items]
+
+
+async def test_all_the_way_up():
+    calls = FakeCalls()
+    pipeline = await ready(calls, reranker_count=4)
+    page = await recommend(pipeline, calls)
+    assert (page.rung, page.reasons, page.model_version) == (Rung.RERANKER, [], VERSION)
+    # The re-ranker's view of the best four (seen ones are gone), then the scorer's.
+    assert [place["candidates"].item_ids for place in calls.called("rerank")] == [["i0", "i3", "i4", "i5"]]
+    assert ids(page)[-1] == "i5" or "i6" in ids(page)
+    assert [entry.score for entry in page.items] == sorted((e.score for e in page.items), reverse=True)
+    top = page.items[0]
+    assert top.score == pytest.approx(top.click * 1.5)
+    assert (top.rating, top.conversion) == (3, None)
+    assert top.reason == "Because you played Title 1"
+    assert page.candidate_count == 48
+    assert calls.called("retrieve")[0]["count"] == 500
+
+
+@pytest.mark.parametrize(
+    ("max_rung", "order"),
+    [(Rung.SCORER, ["i0", "i3", "i4"]), (Rung.RETRIEVAL, ["i0", "i3", "i4"]), (Rung.POPULAR, ["i0", "i3", "i4"])],
+)
+async def test_no_higher_than_asked(max_rung, order):
+    calls = FakeCalls()
+    page = await recommend(await ready(calls), calls, max_rung=max_rung, page_size=3)
+    assert (page.rung, page.reasons, ids(page)) == (max_rung, [], order)
+    assert not calls.called("rerank")
+    assert bool(calls.called("score")) is (max_rung == Rung.SCORER)
+    assert bool(calls.called("embed_user")) is (max_rung > Rung.POPULAR)
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "too_slow", "overloaded", "garbage", "failed"])
+@pytest.mark.parametrize(
+    ("down", "dependency", "rung"),
+    [
+        ("get_user", "feature", Rung.POPULAR),
+        ("embed_user", "scoring", Rung.RETRIEVAL),
+        ("retrieve", "candidate", Rung.POPULAR),
+        ("score", "scoring", Rung.RETRIEVAL),
+        ("rerank", "reranker", Rung.SCORER),
+        ("get_items", "feature", Rung.RERANKER),
+    ],
+)
+async def test_every_failure_is_a_reason_and_a_lower_rung(down, dependency, rung, kind):
+    calls = FakeCalls()
+    pipeline = await ready(calls)
+    calls.down(down, kind=kind)
+    page = await recommend(pipeline, calls)
+    assert page.rung == rung
+    assert page.reasons == [f"{dependency}_{kind}"]
+    assert len(page.items) == 5
+    assert page.model_version == VERSION
+
+
+async def test_everything_down_still_answers_from_what_is_kept():
+    calls = FakeCalls()
+    pipeline = await ready(calls)
+    calls.down("get_user", "get_items", "embed_user", "retrieve", "score", "rerank")
+    page = await recommend(pipeline, calls)
+    assert (page.rung, page.reasons) == (Rung.POPULAR, ["feature_unavailable", "candidate_unavailable"])
+    assert ids(page) == ["i0", "i1", "i2", "i3", "i4"]
+    assert page.items[0].item.title == ""
+
+
+async def test_nothing_kept_and_candidate_down_is_not_ready():
+    calls = FakeCalls()
+    calls.down("retrieve")
+    with pytest.raises(NotReadyError, match="candidate is away"):
+        await recommend(make(), calls)
+
+
+@pytest.mark.parametrize("slow", ["get_user", "embed_user", "retrieve", "score", "rerank", "get_items"])
+async def test_a_service_that_hangs_costs_a_rung_and_not_the_deadline(slow):
+    calls = FakeCalls()
+    pipeline = await ready(calls, deadline_ms=200, reserve_ms=20)
+    calls.behaviour[slow] = 60
+    started = time.monotonic()
+    page = await recommend(pipeline, calls)
+    # A minute would pass if nothing bounded the call.
+    assert time.monotonic() - started < 10
+    assert len(page.items) == 5
+    assert any(reason.endswith("_too_slow") for reason in page.reasons)
+
+
+async def test_every_call_is_bounded_by_the_callers_deadline():
+    calls = FakeCalls()
+    pipeline = await ready(calls)
+    await recommend(pipeline, calls, time_left_s=0.5)
+    assert 0 < calls.called("get_user")[0]["limit_s"] < 0.5
+    assert 0 < calls.called("rerank")[0]["limit_s"] < 0.5
+
+
+async def test_no_time_at_all_is_answered_from_what_is_kept():
+    calls = FakeCalls()
+    for method in ("get_user", "retrieve"):
+        calls.behaviour[method] = 60
+    page = await recommend(await ready(calls), calls, time_left_s=0.001)
+    assert (page.rung, len(page.items)) == (Rung.POPULAR, 5)
+
+
+async def test_the_reranker_runs_only_if_it_is_expected_to_be_done_in_time():
+    calls = FakeCalls()
+    pipeline = await ready(calls, deadline_ms=1000)
+    pipeline.ladder._reranker_time.add(30.0)
+    page = await recommend(pipeline, calls)
+    assert (page.rung, page.reasons) == (Rung.SCORER, ["reranker_does_not_fit"])
+    assert not calls.called("rerank")
+
+
+async def test_a_reranker_that_was_given_up_is_not_tried_again_at_once():
+    calls = FakeCalls()
+    pipeline = await ready(calls, deadline_ms=150)
+    calls.behaviour["rerank"] = 60
+    assert (await recommend(pipeline, calls)).reasons == ["reranker_too_slow"]
+    assert (await recommend(pipeline, calls)).reasons == ["reranker_does_not_fit"]
+
+
+async def test_the_reranker_can_be_switched_off_or_missing():
+    calls = FakeCalls()
+    assert (await recommend(await ready(calls, reranker=False), calls)).rung == Rung.SCORER
+    pipeline = make()  # nothing is known of the model yet
+    page = await recommend(pipeline, calls)
+    assert (page.rung, page.reasons) == (Rung.SCORER, [])
+
+
+async def test_unknown_users_get_popular_items_and_are_told_so():
+    calls = FakeCalls(history=(), seen=())
+    page = await recommend(await ready(calls), calls)
+    assert (page.rung, page.reasons) == (Rung.POPULAR, ["user_unknown"])
+    assert not calls.called("embed_user")
+
+
+async def test_a_history_that_the_model_does_not_know():
+    calls = FakeCalls()
+    pipeline = await ready(calls)
+
+    async def embed_user(history, limit_s):
+        return type("Vector", (), {"values": [], "model_version": VERSION})()
+
+    calls.embed_user = embed_user
+    page = await recommend(pipeline, calls)
+    assert (page.rung, page.reasons) == (Rung.RETRIEVAL, ["history_unknown"])
+    assert not calls.called("score")
+
+
+async def test_two_model_versions_at_once_are_told():
+    calls = FakeCalls()
+    calls.versions["scoring"] = "v2"
+    page = await recommend(await ready(calls), calls)
+    assert page.reasons == ["model_versions_differ"]
+    assert page.model_version == "v2"
+
+
+async def test_seen_dismissed_blocked_and_excluded_items_are_not_even_asked_for():
+    calls = FakeCalls(dismissed=["i3"])
+    pipeline = await ready(calls, blocked_item_ids=("i4",))
+    page = await recommend(pipeline, calls, filter=ItemFilter(exclude_item_ids=("i0",)), page_size=50)
+    assert set(calls.called("retrieve")[0]["exclude"]) == {"i0", "i1", "i2", "i3", "i4"}
+    assert len(page.items) == 45
+
+
+@pytest.mark.parametrize(
+    ("setting", "asked", "seen_come"),
+    [(False, None, False), (True, None, True), (True, False, False), (False, True, True)],
+)
+async def test_seen_items_as_the_scenario_or_the_request_says(setting, asked, seen_come):
+    calls = FakeCalls()
+    page = await recommend(
+        await ready(calls, allow_seen=setting), calls, filter=ItemFilter(allow_seen=asked), page_size=50
+    )
+    assert ("i1" in ids(page)) is seen_come
+
+
+async def test_retired_items_never_come_even_if_candidate_still_has_them():
+    calls = FakeCalls()
+    calls.items["i3"] = ItemInfo("i3", retired=True)
+    assert "i3" not in ids(await recommend(await ready(calls), calls, page_size=50))
+
+
+async def test_filters_that_read_items_widen_retrieval_and_act_before_scoring():
+    calls = FakeCalls()
+    pipeline = await ready(calls, candidate_count=10, filtered_candidate_count=40)
+    page = await recommend(pipeline, calls, filter=ItemFilter(categories=frozenset({"even"}), min_price=6))
+    assert calls.called("retrieve")[0]["count"] == 40
+    assert calls.called("score")[0]["candidates"].item_ids == [f"i{n}" for n in range(6, 26, 2)]
+    assert all(int(item_id[1:]) % 2 == 0 for item_id in ids(page))
+
+
+async def test_a_filter_that_nothing_passes_gets_an_empty_page():
+    calls = FakeCalls()
+    page = await recommend(await ready(calls), calls, filter=ItemFilter(categories=frozenset({"none"})))
+    assert page.items == []
+    # What cannot be checked does not pass.
+    calls.down("get_items")
+    page = await recommend(await ready(calls), calls, filter=ItemFilter(categories=frozenset({"even"})))
+    assert (page.items, page.reasons) == ([], ["feature_unavailable"])
+
+
+async def test_only_the_included_items():
+    calls = FakeCalls()
+    pipeline = await ready(calls)
+    included = ItemFilter(include_item_ids=("i9", "i1", "nope"))
+    page = await recommend(pipeline, calls, filter=included)
+    assert ids(page) == ["i9"]  # i1 has been seen
+    assert (calls.called("retrieve")[0]["count"], calls.called("retrieve")[0]["include"]) == (0, ["i9", "i1", "nope"])
+    calls.down("retrieve")
+    page = await recommend(pipeline, calls, filter=included)
+    assert (page.rung, page.reasons) == (Rung.POPULAR, ["candidate_unavailable"])
+    assert ids(page) == ["i9", "nope"]
+
+
+async def test_candidate_count_of_the_request_wins():
+    calls = FakeCalls()
+    page = await recommend(await ready(calls), calls, candidate_count=7)
+    assert (calls.called("retrieve")[0]["count"], page.candidate_count) == (7, 7)
+
+
+async def test_diversity_asks_for_vectors_and_changes_the_order():
+    calls = FakeCalls()
+    diverse = {"method": "mmr", "strength": 0.9, "window": 20}
+    pipeline = await ready(calls, diversity=diverse, reranker=False, exploration={"epsilon": 0, "pool": 1})
+    page = await recommend(pipeline, calls)
+    assert calls.called("score")[0]["vector_count"] == 25
+    assert ids(page) != ["i0", "i3", "i4", "i5", "i6"]
+    assert ids(page)[0] == "i0"
+
+
+async def test_category_cap():
+    calls = FakeCalls()
+    capped = {"method": "none", "max_per_category": 1, "category_window": 2}
+    pipeline = await ready(calls, diversity=capped, reranker=False)
+    assert ids(await recommend(pipeline, calls, page_size=4)) == ["i0", "i3", "i4", "i5"]
+
+
+async def test_exploration_is_the_same_for_the_same_request_and_logs_propensities():
+    calls = FakeCalls()
+    pipeline = await ready(calls, exploration={"epsilon": 1, "first_position": 1, "pool": 4}, reranker=False)
+    first, second = await recommend(pipeline, calls), await recommend(pipeline, calls)
+    other = await recommend(pipeline, calls, request_id="r-2")
+    assert ids(first) == ids(second)
+    assert [entry.propensity for entry in first.items] == [1.0, 0.25, 0.25, 0.25, 0.25]
+    assert ids(first)[0] == ids(other)[0] == "i0"
+    assert ids(first) != ids(other)
+
+
+async def test_rank_items_orders_the_callers_items_whatever_the_rules_say():
+    calls = FakeCalls()
+    pipeline = await ready(calls, blocked_item_ids=("i5",))
+    calls.unknown = [1]
+    ordered = await pipeline.rank_items("anna", ["i9", "i5", "nope", "i1"], Rung.SCORER, calls, 10)
+    assert ordered.item_ids == ["i1", "i9", "i5", "nope"]  # the model does not know i5
+    assert ordered.scores == sorted(ordered.scores, reverse=True)
+    assert ordered.unknown_item_ids == ["nope"]
+    assert (ordered.rung, ordered.reasons) == (Rung.SCORER, [])
+    assert calls.called("retrieve")[0]["exclude"] == []
+
+
+async def test_rank_items_without_candidate_keeps_the_callers_order():
+    calls = FakeCalls()
+    calls.down("retrieve")
+    ordered = await make().rank_items("anna", ["i9", "nope", "i1"], Rung.RERANKER, calls, 10)
+    assert ordered.item_ids == ["i9", "nope", "i1"]
+    assert ordered.scores == [0, 0, 0]
+    assert ordered.unknown_item_ids == ["nope"]
+    assert (ordered.rung, ordered.reasons) == (Rung.POPULAR, ["candidate_unavailable"])
+
+
+async def test_explain():
+    calls = FakeCalls()
+    pipeline = await ready(calls, blocked_item_ids=("i2",), reranker=False)
+    explained = await pipeline.explain("anna", "i2", calls, 10)
+    assert explained.reason == "Because you played Title 1"
+    assert (explained.because_item_id, explained.because_title) == ("i1", "Title 1")
+    assert explained.blocked_by == ["seen", "blocked"]
+    assert [name for name, _, _ in explained.contributions] == ["click", "rating"]
+    assert explained.score == pytest.approx(sum(value * weight for _, value, weight in explained.contributions))
+    assert explained.model_version == VERSION
+
+
+async def test_explain_what_is_unknown_or_cannot_be_known():
+    calls = FakeCalls()
+    pipeline = await ready(calls)
+    with pytest.raises(NotFoundError, match="item_id: 'nope'"):
+        await pipeline.explain("anna", "nope", calls, 10)
+    calls.down("get_items")
+    with pytest.raises(NotReadyError):
+        await pipeline.explain("anna", "i30", calls, 10)
+
+
+async def test_explain_without_scoring_tells_the_retrieval_score():
+    calls = FakeCalls()
+    calls.down("embed_user")
+    explained = await (await ready(calls)).explain("anna", "i9", calls, 10)
+    assert (explained.contributions, explained.because_item_id, explained.score) == ([], "", 1.0)
+
+
+async def test_what_is_kept_survives_a_failed_refresh():
+    calls = FakeCalls()
+    pipeline = await ready(calls)
+    popular, model = pipeline.ladder.popular, pipeline.ladder.model
+    calls.down("retrieve", "get_model")
+    assert await refresh(pipeline.ladder, calls)
+    assert (pipeline.ladder.popular, pipeline.ladder.model) == (popular, model)
+    assert not await refresh(make().ladder, calls)
+
+
+def test_a_dependency_error_is_one_to_try_again():
+    error = DependencyError("feature.GetUserFeatures", "too_slow", "waited")
+    assert isinstance(error, NotReadyError)
+    assert str(error) == "feature.GetUserFeatures: waited"
