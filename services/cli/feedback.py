@@ -6,13 +6,12 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from recmesh.feedback.v1 import feedback_service_pb2 as pb
 from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from services.cli.client import CALL_S, find_address, open_stub
 from services.cli.converters import event_kind
-from services.cli.options import DEFAULT_STATE, AddressOption, ScenarioOption, StateOption, UserOption
+from services.cli.options import DEFAULT_STATE, AddressOption, ScenarioOption, StateOption, UserOption, open_console
 from services.runtime.scenario import EVENT_NUMBERS
 
 EventChoice = StrEnum("EventChoice", {name: name for name in EVENT_NUMBERS})  # type: ignore[misc]
@@ -45,4 +44,4 @@ def feedback(
     with open_stub(FeedbackServiceStub, find_address("feedback", state, address)) as stub:
         response = stub.RecordFeedback(pb.RecordFeedbackRequest(scenario=scenario, events=[message]), timeout=CALL_S)
     outcome = "logged" if response.accepted_count else "was logged before"
-    Console().print(f"event {event_id} {outcome}", highlight=False)
+    open_console().print(f"event {event_id} {outcome}", highlight=False)

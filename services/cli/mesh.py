@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from recmesh.feature.v1.feature_service_pb2_grpc import FeatureServiceStub
+from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from services.cli.client import CallError, describe
 from services.cli.plan import ProcessSpec, plan_processes, process_names
 from services.cli.ports import choose_ports, read_ports
@@ -92,9 +94,8 @@ async def _bring_up(
         grpc.aio.insecure_channel(supervisor.processes["feature"].spec.address) as feature,
         grpc.aio.insecure_channel(supervisor.processes["feedback"].spec.address) as feedback,
     ):
-        seeders = {
-            name: Seeder(scenario, state.seed_marker(name), feature, feedback) for name, scenario in scenarios.items()
-        }
+        stubs = FeatureServiceStub(feature), FeedbackServiceStub(feedback)
+        seeders = {name: Seeder(scenario, state.seed_marker(name), *stubs) for name, scenario in scenarios.items()}
         try:
             for name, seeder in seeders.items():
                 await _seed(name, seeder, state.data(name), console)

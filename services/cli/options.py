@@ -1,9 +1,11 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what they print on."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from services.cli.state import DEFAULT_STATE
 
@@ -14,4 +16,12 @@ AddressOption = Annotated[
 ScenarioOption = Annotated[str, typer.Option("--scenario", help="Scenario.")]
 UserOption = Annotated[str, typer.Option("--user", help="User id.")]
 
-__all__ = ["DEFAULT_STATE", "AddressOption", "ScenarioOption", "StateOption", "UserOption"]
+_PIPE_WIDTH = 120
+
+
+def open_console() -> Console:
+    """Standard output: as wide as the terminal, or `_PIPE_WIDTH` columns where it is a pipe or a file."""
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+__all__ = ["DEFAULT_STATE", "AddressOption", "ScenarioOption", "StateOption", "UserOption", "open_console"]

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import grpc
 import grpc.aio
@@ -42,7 +43,7 @@ class ReadinessView:
     async def wait(self, names: Sequence[str]) -> None:
         """Return when all of `names` serve. SetupError when one of the processes ends because of a wrong setting."""
         waiting = [name for name in names if name not in self._seconds]
-        with Live(console=self._console, transient=True, auto_refresh=False) as live:
+        with self._live_view() as live:
             while waiting:
                 self._check_setup()
                 specs = [self._supervisor.processes[name].spec for name in waiting]
@@ -50,9 +51,14 @@ class ReadinessView:
                 for spec in (spec for spec, serves in zip(specs, serving, strict=True) if serves):
                     self._announce(spec)
                 waiting = [name for name in waiting if name not in self._seconds]
-                if self._console.is_terminal:
+                if live is not None:
                     live.update(self._table(waiting), refresh=True)
                 await asyncio.sleep(POLL_S)
+
+    def _live_view(self) -> AbstractContextManager[Live | None]:
+        if not self._console.is_terminal:
+            return nullcontext()
+        return Live(console=self._console, transient=True, auto_refresh=False)
 
     def _announce(self, spec: ProcessSpec) -> None:
         self._seconds[spec.name] = time.monotonic() - self._started

@@ -12,7 +12,7 @@ from rich.table import Table
 from recmesh.ranking.v1 import ranking_service_pb2 as pb
 from recmesh.ranking.v1.ranking_service_pb2_grpc import RankingServiceStub
 from services.cli.client import CALL_S, find_address, open_stub
-from services.cli.options import DEFAULT_STATE, AddressOption, ScenarioOption, StateOption, UserOption
+from services.cli.options import DEFAULT_STATE, AddressOption, ScenarioOption, StateOption, UserOption, open_console
 from services.cli.rungs import rung_name, rung_value
 from services.runtime.errors import InvalidFieldError
 
@@ -82,7 +82,7 @@ def recommend(
         started = time.perf_counter()
         response = stub.Recommend(request, timeout=CALL_S)
         milliseconds = (time.perf_counter() - started) * 1000
-    show_answer(response, milliseconds, Console())
+    show_answer(response, milliseconds, open_console())
 
 
 def show_answer(
@@ -150,7 +150,7 @@ def rank(
     )
     with open_stub(RankingServiceStub, find_address("ranking", state, address)) as stub:
         response = stub.RankItems(request, timeout=CALL_S)
-    console = Console()
+    console = open_console()
     table = Table("rank", "item", "score", "catalogue")
     unknown = set(response.unknown_item_ids)
     for place, (item_id, score) in enumerate(zip(response.item_ids, response.scores, strict=True), start=1):
@@ -172,7 +172,7 @@ def explain(
     request = pb.ExplainRecommendationRequest(scenario=scenario, user_id=user, item_id=item)
     with open_stub(RankingServiceStub, find_address("ranking", state, address)) as stub:
         response = stub.ExplainRecommendation(request, timeout=CALL_S)
-    console = Console()
+    console = open_console()
     console.print(response.reason, highlight=False)
     if response.blocked_by:
         console.print(f"kept out by: {', '.join(response.blocked_by)}", style="yellow", highlight=False)

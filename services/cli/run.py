@@ -21,7 +21,7 @@ from services.cli.converters import event_kind
 from services.cli.data import print_import
 from services.cli.mesh import DEFAULT_SCENARIO_FILE, Mesh, check_scenarios, print_addresses, running_mesh
 from services.cli.metrics_text import ctr_by_version, fetch_metrics
-from services.cli.options import DEFAULT_STATE, StateOption
+from services.cli.options import DEFAULT_STATE, StateOption, open_console
 from services.cli.progress import progress_bars
 from services.cli.recommend import show_answer
 from services.cli.state import StateFolder
@@ -53,7 +53,7 @@ def run(
 ) -> None:
     """Data, an adapted model, everything up, an answer, a click, the next answer; then stays until Ctrl-C."""
     files = scenario_files or [DEFAULT_SCENARIO_FILE]
-    folder, console = StateFolder(state), Console()
+    folder, console = StateFolder(state), open_console()
     for scenario in check_scenarios(files).values():
         _ensure_model(scenario, files, folder, console)
 

@@ -16,9 +16,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from recmesh.feature.v1 import feature_service_pb2 as feature_pb
-from recmesh.feature.v1 import feature_service_pb2_grpc as feature_grpc
 from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
-from recmesh.feedback.v1 import feedback_service_pb2_grpc as feedback_grpc
 from services.cli import converters
 from services.cli.state import write_text_atomically
 from services.runtime.config import Settings, parse_settings, read_yaml
@@ -28,6 +26,7 @@ from services.training.tables import fingerprint_tables, has_tables, read_tables
 STREAM_MESSAGES = 10
 """Messages of one client stream; after each stream the progress is noted."""
 ATTEMPTS = 5
+RETRY_S = 1.0
 CALL_S = 60.0
 POLL_S = 0.05
 _RETRY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -47,13 +46,13 @@ class SeedMarker(Settings):
 
 
 class Seeder:
-    """Seeds one scenario."""
+    """Seeds one scenario through asynchronous stubs of FeatureService and FeedbackService."""
 
-    def __init__(self, scenario: Scenario, marker_path: Path, feature: grpc.aio.Channel, log: grpc.aio.Channel) -> None:
+    def __init__(self, scenario: Scenario, marker_path: Path, feature: Any, feedback: Any) -> None:
         self._scenario = scenario
         self._marker_path = marker_path
-        self._feature: Any = feature_grpc.FeatureServiceStub(feature)
-        self._feedback: Any = feedback_grpc.FeedbackServiceStub(log)
+        self._feature = feature
+        self._feedback = feedback
 
     async def seed(self, data_folder: Path, track: Track) -> dict[TableName, int]:
         """Send what was not sent yet and return how many rows of each table were. SetupError when a row is bad."""
@@ -144,4 +143,4 @@ async def _with_retries(send: Callable[[list[Any]], Awaitable[None]], messages: 
         except grpc.aio.AioRpcError as error:
             if error.code() not in _RETRY or attempt == ATTEMPTS:
                 raise
-        await asyncio.sleep(attempt)
+        await asyncio.sleep(attempt * RETRY_S)

@@ -6,14 +6,13 @@ import grpc
 import psutil
 import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from rich.console import Console
 from rich.table import Table
 
 from recmesh.scoring.v1 import scoring_service_pb2 as scoring_pb
 from recmesh.scoring.v1.scoring_service_pb2_grpc import ScoringServiceStub
 from services.cli.client import CALL_S, CallError, open_stub
 from services.cli.metrics_text import Sample, ctr_by_version, fetch_metrics, quantile, sums_by
-from services.cli.options import DEFAULT_STATE, StateOption
+from services.cli.options import DEFAULT_STATE, StateOption, open_console
 from services.cli.plan import scoring_name
 from services.cli.state import ProcessInfo, StateFolder, UpInfo, read_up_info
 
@@ -24,7 +23,7 @@ CHECK_S = 2.0
 def status(state: StateOption = DEFAULT_STATE) -> None:
     """Health, versions, CTR and latency of a running mesh. Status 1 when something is not SERVING."""
     info = read_up_info(StateFolder(state))
-    console = Console()
+    console = open_console()
     health = {name: check_health(process) for name, process in info.processes.items()}
     console.print(_process_table(info, health))
     console.print(_scenario_table(info))

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from services.cli.mesh import DEFAULT_SCENARIO_FILE, print_addresses, running_mesh
-from services.cli.options import DEFAULT_STATE, StateOption
+from services.cli.options import DEFAULT_STATE, StateOption, open_console
 from services.cli.state import StateFolder
 
 AUTO = "auto"
@@ -24,7 +23,7 @@ def up(
     ] = AUTO,
 ) -> None:
     """Run Triton and all services on this machine until Ctrl-C (a second Ctrl-C kills)."""
-    console = Console()
+    console = open_console()
     ports_file = None if ports == AUTO else Path(ports)
 
     async def serve() -> None:

@@ -11,7 +11,6 @@ from typing import Annotated
 import psutil
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
 
 from recmesh.feature.v1 import feature_service_pb2 as feature_pb
 from recmesh.feature.v1.feature_service_pb2_grpc import FeatureServiceStub
@@ -22,7 +21,7 @@ from services.cli.bench.in_process import UserContext, user_context
 from services.cli.bench.measure import Bench
 from services.cli.bench.report import print_summary, summarise
 from services.cli.client import CALL_S, open_stub
-from services.cli.options import DEFAULT_STATE, StateOption
+from services.cli.options import DEFAULT_STATE, StateOption, open_console
 from services.cli.plan import scoring_name, triton_name
 from services.cli.state import StateFolder, UpInfo, read_up_info
 from services.ranking.config import RankingSettings
@@ -48,7 +47,7 @@ def bench(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Measure a running mesh against the same model in process."""
-    folder, console = StateFolder(state), Console()
+    folder, console = StateFolder(state), open_console()
     info = read_up_info(folder)
     settings = find_scenario(load_scenarios(info.scenario_files), scenario)
     bundle = open_current_bundle(folder.models, scenario)
