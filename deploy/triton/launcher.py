@@ -4,9 +4,9 @@ The wheel's binary runs in an environment of its own (numpy < 2). The process th
 signals and the exit status are Triton's own and there is no process between it and its supervisor.
 """
 
-import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -18,10 +18,13 @@ from deploy.triton.settings import LauncherSettings, TritonSettings
 from services.runtime.errors import SetupError
 
 PYTHON_VARIABLE = "RECMESH_TRITON_PYTHON"
+SERVER = "tritonserver"
 STUB = "triton_python_backend_stub"
 
 _PROJECT = Path(__file__).resolve().parents[2]
 _SHIM = Path(__file__).parent / "backends" / "onnxruntime" / "model.py"
+
+_REGION = re.compile(r"recmesh-(\d+)-")
 
 _DESCRIBE = """
 import json, sys, sysconfig
@@ -41,7 +44,7 @@ class Environment:
     @property
     def server(self) -> Path:
         """The binary."""
-        return self._tritonserver / "bin" / "tritonserver"
+        return self._tritonserver / "bin" / SERVER
 
     @property
     def backend_files(self) -> list[Path]:
@@ -97,27 +100,50 @@ def assemble_backends(environment: Environment, folder: Path) -> None:
     shutil.copy(_SHIM, onnxruntime / "model.py")
 
 
-def memory_prefix(repository: Path) -> str:
-    """First part of the names of the server's shared memory regions: the same at every start, another elsewhere."""
-    return f"recmesh-{hashlib.sha256(str(repository.resolve()).encode()).hexdigest()[:12]}-"
+def memory_prefix(pid: int) -> str:
+    """First part of the names of a server's shared memory regions, and so of its stubs' arguments."""
+    return f"recmesh-{pid}-"
 
 
-def clear_leftovers(prefix: str) -> None:
-    """Remove stubs and shared memory that a killed server with this prefix left. SetupError when it still runs."""
+def check_unused(repository: Path) -> None:
+    """SetupError when a server uses this repository now."""
+    option = _repository_option(repository)
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] == SERVER and option in (process.info["cmdline"] or []):
+            raise SetupError(f"process {process.pid} serves {repository} already; stop it first")
+
+
+def clear_leftovers() -> None:
+    """End the stubs and remove the shared memory of servers that were killed, whatever repository they had.
+
+    They are looked for before their server is, so that those of a server that starts meanwhile are never taken.
+    """
     for process in psutil.process_iter(["cmdline"]):
-        command = process.info["cmdline"] or []
-        if not any(STUB in part for part in command) or not any(prefix in part for part in command):
-            continue
-        try:
-            parent = process.parent()
-            if parent is not None and parent.name() == "tritonserver":
-                raise SetupError(f"process {parent.pid} serves this repository already; stop it first")
-            process.kill()
-            process.wait(timeout=10)
-        except psutil.NoSuchProcess:
-            continue  # it went by itself meanwhile
-    for region in Path("/dev/shm").glob(f"{prefix}*"):
-        region.unlink(missing_ok=True)
+        command = process.info["cmdline"] or [""]
+        if Path(command[0]).name == STUB and any(_server_is_gone(part) for part in command[1:]):
+            try:
+                process.kill()
+                process.wait(timeout=10)
+            except psutil.NoSuchProcess:
+                continue  # it went by itself meanwhile
+    for region in Path("/dev/shm").glob("recmesh-*"):
+        if _server_is_gone(region.name):
+            region.unlink(missing_ok=True)
+
+
+def _server_is_gone(region: str) -> bool:
+    """Whether `region` is the name of a shared memory region whose server does not run any more."""
+    match = _REGION.match(region)
+    if match is None:
+        return False
+    try:
+        return psutil.Process(int(match[1])).name() != SERVER
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _repository_option(repository: Path) -> str:
+    return f"--model-repository={repository.resolve()}"
 
 
 def command_line(
@@ -125,11 +151,11 @@ def command_line(
 ) -> list[str]:
     """tritonserver and its options: models only on request, gRPC and metrics only on `host`."""
     python_backend = {
-        "shm-region-prefix-name": memory_prefix(settings.repository),
+        # The server takes this process's place, and so its number.
+        "shm-region-prefix-name": memory_prefix(os.getpid()),
         "stub-timeout-seconds": pool.load_timeout_s,
     }
     options = {
-        "model-repository": settings.repository,
         "model-control-mode": "explicit",
         "backend-directory": backends,
         "disable-auto-complete-config": None,
@@ -146,6 +172,7 @@ def command_line(
     }
     return [
         str(environment.server),
+        _repository_option(settings.repository),
         *(f"--{name}" if value is None else f"--{name}={value}" for name, value in options.items()),
         *(f"--backend-config=python,{name}={value}" for name, value in python_backend.items()),
     ]
@@ -156,7 +183,8 @@ def launch(settings: LauncherSettings, pool: TritonSettings) -> None:
     environment = find_environment(settings.python or default_python())
     repository = settings.repository.absolute()
     repository.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(memory_prefix(repository))
+    check_unused(repository)
+    clear_leftovers()
     backends = repository.with_name(f"{repository.name}.backends")
     assemble_backends(environment, backends)
     command = command_line(environment, settings, pool, backends)

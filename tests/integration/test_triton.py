@@ -264,43 +264,46 @@ class TestLifeCycle:
 
     @staticmethod
     def stubs(triton: TritonProcess) -> list[psutil.Process]:
-        prefix = memory_prefix(triton.repository)
+        """Stubs of this server and of those before it on the same repository."""
+        repository = str(triton.repository)
         return [
             process
             for process in psutil.process_iter(["cmdline"])
-            if any(prefix in part for part in process.info["cmdline"] or [])
+            if len(process.info["cmdline"] or []) > 1
             and process.info["cmdline"][0].endswith("_stub")
+            and process.info["cmdline"][1].startswith(repository)
         ]
 
     @staticmethod
-    def regions(triton: TritonProcess) -> list[Path]:
-        return list(Path("/dev/shm").glob(f"{memory_prefix(triton.repository)}*"))
+    def regions(pid: int) -> list[Path]:
+        return list(Path("/dev/shm").glob(f"{memory_prefix(pid)}*"))
 
     async def test_sigterm_leaves_no_stub_and_no_memory(self, loaded):
         assert len(self.stubs(loaded)) == len(PARTS)
-        assert self.regions(loaded)
+        assert self.regions(loaded.process.pid)
         assert loaded.terminate() == 0
         assert not self.stubs(loaded)
-        assert not self.regions(loaded)
+        assert not self.regions(loaded.process.pid)
 
     async def test_the_start_after_a_kill_clears_what_was_left(self, loaded):
         loaded.process.send_signal(signal.SIGSTOP)
         left = self.stubs(loaded)
         for stub in left:
             stub.suspend()  # so that they cannot see their server die and go by themselves
+        killed = loaded.process.pid
         loaded.kill()
         assert self.stubs(loaded)
-        assert self.regions(loaded)
+        assert self.regions(killed)
         loaded.start()
         assert not self.stubs(loaded)
-        assert not self.regions(loaded)
+        assert not self.regions(killed)
 
     async def test_a_second_server_on_the_same_repository_is_refused(self, loaded):
         first = loaded.process
         try:
             second = loaded.launch()
             assert second.wait(60) == 2
-            assert "serves this repository already" in loaded.log
+            assert f"process {first.pid} serves" in loaded.log
         finally:
             loaded.process = first
         assert len(self.stubs(loaded)) == len(PARTS)

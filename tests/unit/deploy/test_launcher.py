@@ -1,3 +1,5 @@
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ from deploy.triton import __main__ as program
 from deploy.triton.launcher import (
     Environment,
     assemble_backends,
+    clear_leftovers,
     command_line,
     default_python,
     find_environment,
@@ -79,9 +82,22 @@ def test_backends_are_made_anew(tmp_path, environment):
     }
 
 
-def test_memory_prefixes_differ_between_repositories_and_not_between_starts(tmp_path):
-    assert memory_prefix(tmp_path / "a") == memory_prefix(tmp_path / "b" / ".." / "a")
-    assert memory_prefix(tmp_path / "a") != memory_prefix(tmp_path / "b")
+def test_only_the_memory_of_servers_that_are_gone_is_removed(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    regions = [
+        Path("/dev/shm") / f"{memory_prefix(gone.pid)}{tmp_path.name}",
+        Path("/dev/shm") / f"{memory_prefix(os.getpid())}{tmp_path.name}",  # a process, but not a server
+        Path("/dev/shm") / f"other-{gone.pid}-{tmp_path.name}",
+    ]
+    for region in regions:
+        region.touch()
+    try:
+        clear_leftovers()
+        assert [region.exists() for region in regions] == [False, False, True]
+    finally:
+        for region in regions:
+            region.unlink(missing_ok=True)
 
 
 def test_the_interpreter_comes_from_the_variable_where_it_is_set(monkeypatch):
