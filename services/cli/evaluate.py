@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -19,11 +20,12 @@ from services.cli.state import StateFolder
 from services.runtime.bundle import Bundle, open_current_bundle
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
+from services.training.checkpoints import Checkpoints
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, event_gaps, load_dataset
 from services.training.evaluate import FULL, ID_ONLY, Evaluation, best_baseline, compare
-from services.training.frozen_text import frozen_text_vectors
 from services.training.full_model import bundle_texts, open_full_model
+from services.training.pipeline import Adaptation
 from services.training.progress import Reporter
 
 COLUMNS = {
@@ -42,8 +44,8 @@ SLICES = {
     "cold_users": "Cold users",
 }
 
-# Without a terminal rich assumes 80 columns, which these tables do not fit.
-_PLAIN_WIDTH = 110
+# Without a terminal rich assumes 80 columns and would break lines there.
+_PLAIN_WIDTH = 120
 _TIE_SEED = 1
 
 
@@ -68,6 +70,8 @@ def evaluate(
     ] = False,
 ) -> None:
     """Compare a scenario's model with its baselines, by a temporal split, over all items."""
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise SetupError(f"--json {json_file}: there is no folder {json_file.absolute().parent}; make it first")
     chosen = named_scenario(scenario, scenario_file)
     folders = StateFolder(state)
     bundle = open_current_bundle(folders.models, scenario)
@@ -75,7 +79,8 @@ def evaluate(
     if shuffle_ties:
         shuffled = dataset.interactions.shuffle_ties(_TIE_SEED)
         dataset = replace(dataset, interactions=shuffled, gaps=event_gaps(shuffled))
-    found = run(chosen, bundle, dataset, events, rerank, Reporter(Console(stderr=True)))
+    checkpoints = Checkpoints(folders.root / "training" / scenario)
+    found = run(chosen, bundle, dataset, checkpoints, Reporter(Console(stderr=True)), events, rerank)
     split = {
         **dataset.split.facts(),
         "queries": found.query_counts,
@@ -89,18 +94,24 @@ def evaluate(
 
 
 def open_dataset(folder: Path, scenario: Scenario, bundle: Bundle) -> Dataset:
-    """The scenario's tables with the bundle's item texts. SetupError when the bundle was made from other tables."""
+    """The scenario's tables. SetupError when the bundle was made from other tables."""
     dataset = load_dataset(folder, scenario)
     if dataset.fingerprint != bundle.manifest.data_fingerprint:
         raise SetupError(
             f"{folder}: the tables have changed since {bundle.manifest.model_version} was made, which may have seen "
             f"what is now the test period; run `recmesh adapt {scenario.name}`"
         )
-    return replace(dataset, texts=bundle_texts(bundle))
+    return dataset
 
 
 def run(
-    scenario: Scenario, bundle: Bundle, dataset: Dataset, events: int | None, rerank: int, reporter: Reporter
+    scenario: Scenario,
+    bundle: Bundle,
+    dataset: Dataset,
+    checkpoints: Checkpoints,
+    reporter: Reporter,
+    events: int | None,
+    rerank: int,
 ) -> Evaluation:
     """Evaluate the bundle's model and the baselines."""
     manifest = bundle.manifest
@@ -108,8 +119,10 @@ def run(
         update={"base_model": manifest.base_model.name, "item_tokens": manifest.item_tokens}
     )
     torch.set_num_threads(settings.threads)
-    full = open_full_model(bundle, dataset, scenario.head.blend, settings.threads, rerank)
-    text_vectors = frozen_text_vectors(dataset.texts, settings, reporter)
+    model_dataset = replace(dataset, texts=bundle_texts(bundle))
+    full = open_full_model(bundle, model_dataset, scenario.head.blend, settings.threads, rerank)
+    # An adaptation of the same settings has these vectors already.
+    text_vectors = Adaptation(scenario, dataset, settings, checkpoints, reporter).frozen_vectors
     tasks = scenario.head.tasks
     return compare(
         full, dataset.interactions, dataset.split, tasks, text_vectors, reporter, events=events, labelled=[full]
@@ -159,7 +172,8 @@ def print_report(console: Console, bundle: Bundle, split: dict[str, Any], found:
 
 
 def _slice_table(name: str, count: int, found: Evaluation) -> Table:
-    table = Table(title=f"{SLICES[name]}: {count:,} queries", title_justify="left")
+    # Without padding the table fits a terminal of 80 columns.
+    table = Table(title=f"{SLICES[name]}: {count:,} queries", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     table.add_column("method", no_wrap=True)
     for title in COLUMNS.values():
         table.add_column(title, no_wrap=True, justify="right")

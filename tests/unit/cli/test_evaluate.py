@@ -60,7 +60,8 @@ def _state(tmp_path, monkeypatch):
     manifest = bundle.manifest.model_copy(update={"data_fingerprint": fingerprint(tmp_path / "data" / "video")})
     seal_bundle(bundle.path, manifest)
     (tmp_path / "video.yaml").write_text(SCENARIO)
-    monkeypatch.setattr(command, "frozen_text_vectors", lambda texts, *_: np.eye(len(texts), dtype=np.float32))
+    vectors = np.eye(ITEM_COUNT, dtype=np.float32)
+    monkeypatch.setattr(command.Adaptation, "frozen_vectors", property(lambda _: vectors))
     return tmp_path
 
 
@@ -119,6 +120,11 @@ def test_changed_tables_are_refused(state):
     write_tables(state / "data" / "video", Tables(tables.items, tables.users, tables.events.slice(1)))
     with pytest.raises(SetupError, match=r"tables have changed.*recmesh adapt video"):
         run(state)
+
+
+def test_a_file_that_cannot_be_written_is_refused_at_once(state):
+    with pytest.raises(SetupError, match="--json"):
+        command.evaluate("video", json_file=state / "no" / "out.json", state=state, scenario_file=None)
 
 
 def test_a_missing_model_is_refused(state):
