@@ -199,10 +199,9 @@ def comparison_lines(found: Evaluation) -> list[str]:
             (row for row in found.differences if (row.baseline, row.slice, row.metric) == (best, name, "ndcg@10")), None
         )
         if row is not None:
-            verdict = "above" if row.low > 0 else "below" if row.high < 0 else "not told apart from"
+            verdict = "is above" if row.low > 0 else "is below" if row.high < 0 else "is not told apart from"
             kind = "best baseline" if among is None else "best id-only baseline"
             lines.append(
-                f"{SLICES[name]}: full − {best} ({kind}) NDCG@10 {row.value:+.4f} [{row.low:+.4f}, {row.high:+.4f}]: "
-                f"{verdict} it"
+                f"{name}: full {verdict} {best} ({kind}): NDCG@10 {row.value:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
             )
     return lines

@@ -71,7 +71,7 @@ class MetricRow(Settings):
     method: str
     """Method, "full" for the whole model."""
     slice: str
-    """"all", "cold_items" or "cold_users"."""
+    """"all", "cold_items", "cold_items_among_cold" or "cold_users" (docs/evaluation.md)."""
     metric: str
     """E.g. "ndcg@10"."""
     value: float
