@@ -10,13 +10,14 @@ from recmesh.candidate.v1 import candidate_service_pb2 as pb
 from recmesh.feature.v1 import feature_service_pb2 as feature_pb
 from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
 from recmesh.scoring.v1 import scoring_service_pb2 as scoring_pb
-from recmesh.type.v1 import feature_column_pb2, history_pb2, item_pb2
+from recmesh.type.v1 import history_pb2, item_pb2
 from services.candidate.index import FloatArray
 from services.candidate.new_items import Embedded, ItemChange
 from services.candidate.retrieval import Retrieved, SourceInfo
 from services.candidate.scenario_state import EventBatch, ItemBatch
 from services.model.text import ItemFields
 from services.runtime.checks import check_count, check_enum, check_id, check_range, check_same_length
+from services.runtime.columns import read_floats, write_floats
 from services.runtime.errors import InvalidFieldError
 from services.runtime.scenario import EVENT_NAMES
 
@@ -41,7 +42,7 @@ class RetrieveRequest:
 
 def retrieve_request(request: pb.RetrieveCandidatesRequest) -> RetrieveRequest:
     """InvalidFieldError names the first field outside its range."""
-    vector = np.fromiter(request.user_vector, dtype=np.float32, count=len(request.user_vector))
+    vector = read_floats(request, "user_vector")
     _check_finite("user_vector", vector)
     _check_history(request.history)
     check_range("candidate_count", request.candidate_count, 0, MAX_CANDIDATES)
@@ -58,18 +59,17 @@ def retrieve_request(request: pb.RetrieveCandidatesRequest) -> RetrieveRequest:
 
 def retrieve_response(retrieved: Retrieved) -> pb.RetrieveCandidatesResponse:
     """The answer as a message."""
-    return pb.RetrieveCandidatesResponse(
+    response = pb.RetrieveCandidatesResponse(
         item_ids=retrieved.item_ids,
-        scores=retrieved.scores.tolist(),
         source_indexes=retrieved.source_indexes.tolist(),
         source_names=retrieved.source_names,
-        columns=[
-            feature_column_pb2.FeatureColumn(name=name, values=values.tolist())
-            for name, values in retrieved.columns.items()
-        ],
         model_version=retrieved.model_version,
         unknown_item_ids=retrieved.unknown_item_ids,
     )
+    write_floats(response, "scores", retrieved.scores)
+    for name, values in retrieved.columns.items():
+        write_floats(response.columns.add(name=name), "values", values)
+    return response
 
 
 def list_sources_response(sources: Sequence[SourceInfo]) -> pb.ListSourcesResponse:
@@ -117,7 +117,7 @@ def embed_items_request(scenario: str, changes: Sequence[ItemChange]) -> scoring
 
 def embedded(response: scoring_pb.EmbedItemsResponse) -> Embedded:
     """The vectors of an answer."""
-    vectors = np.fromiter(response.vectors, dtype=np.float32, count=len(response.vectors))
+    vectors = read_floats(response, "vectors")
     return Embedded(vectors.reshape(-1, response.vector_dimension), response.model_version)
 
 
@@ -156,4 +156,4 @@ def _check_history(history: history_pb2.History) -> None:
     for place, time_ms in enumerate(history.event_times_ms):
         if time_ms < 0:
             raise InvalidFieldError(f"history.event_times_ms[{place}]", f"is {time_ms}; send milliseconds since 1970")
-    _check_finite("history.values", np.fromiter(history.values, dtype=np.float32, count=len(history.values)))
+    _check_finite("history.values", read_floats(history, "values"))

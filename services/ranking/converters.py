@@ -31,6 +31,7 @@ from services.ranking.dependencies import (
 from services.ranking.filters import ItemFilter
 from services.ranking.pipeline import Explanation, OrderedItems, Page, RecommendAsk
 from services.runtime.checks import check_count, check_enum, check_id, check_optional_id, check_range
+from services.runtime.columns import read_floats, write_floats
 from services.runtime.errors import InvalidFieldError
 
 MAX_PAGE_SIZE = 200
@@ -254,7 +255,7 @@ def embed_user_request(scenario: str, history: History) -> scoring_pb.EmbedUserR
 
 def user_vector(response: scoring_pb.EmbedUserResponse) -> UserVector:
     """ValueError when it is not finite."""
-    vector = _floats(response.user_vector)
+    vector = read_floats(response, "user_vector")
     _check_finite("user_vector", vector)
     return UserVector(response.user_vector, response.model_version)
 
@@ -281,7 +282,7 @@ def retrieve_request(
 def candidates(response: candidate_pb.RetrieveCandidatesResponse) -> Candidates:
     """ValueError when columns differ in length, a source has no name or a score is not finite."""
     count = len(response.item_ids)
-    scores = _floats(response.scores)
+    scores = read_floats(response, "scores")
     sources = np.fromiter(response.source_indexes, dtype=np.int64, count=len(response.source_indexes))
     lengths = {len(scores), len(sources), *(len(column.values) for column in response.columns)}
     if lengths != {count}:
@@ -319,7 +320,8 @@ def rerank_request(
     scenario: str, vector: UserVector, history: History, asked: Candidates, click: FloatArray
 ) -> scoring_pb.ScoreCandidatesRequest:
     """scoring.ScoreCandidates with the re-ranker."""
-    scorer_click = feature_column_pb2.FeatureColumn(name="click_probability", values=click.tolist())
+    scorer_click = feature_column_pb2.FeatureColumn(name="click_probability")
+    write_floats(scorer_click, "values", click)
     return scoring_pb.ScoreCandidatesRequest(
         scenario=scenario,
         user_vector=vector.values,
@@ -332,11 +334,11 @@ def rerank_request(
 
 def predictions(response: scoring_pb.ScoreCandidatesResponse, count: int) -> Predictions:
     """The scorer's answer for `count` candidates. ValueError when a column has another length or is not finite."""
-    tasks = {"click": _floats(response.click_probabilities)}
+    tasks = {"click": read_floats(response, "click_probabilities")}
     if response.conversion_probabilities:
-        tasks["conversion"] = _floats(response.conversion_probabilities)
+        tasks["conversion"] = read_floats(response, "conversion_probabilities")
     if response.ratings:
-        tasks["rating"] = _floats(response.ratings)
+        tasks["rating"] = read_floats(response, "ratings")
     for task, values in tasks.items():
         if len(values) != count:
             raise ValueError(f"{len(values)} values of {task} for {count} candidates")
@@ -345,7 +347,7 @@ def predictions(response: scoring_pb.ScoreCandidatesResponse, count: int) -> Pre
     if len(attended) not in (0, count):
         raise ValueError(f"{len(attended)} attended indexes for {count} candidates")
     places = np.fromiter(response.vector_indexes, dtype=np.int64, count=len(response.vector_indexes))
-    vectors = _floats(response.vectors)
+    vectors = read_floats(response, "vectors")
     if len(places) and (len(vectors) % len(places) or not 0 <= places.min() <= places.max() < count):
         raise ValueError(f"{len(vectors)} vector values for {len(places)} of {count} candidates")
     _check_finite("vectors", vectors)
@@ -362,7 +364,7 @@ def predictions(response: scoring_pb.ScoreCandidatesResponse, count: int) -> Pre
 
 def reranked(response: scoring_pb.ScoreCandidatesResponse, count: int) -> Reranked:
     """The re-ranker's answer for `count` candidates. ValueError when it has another length or is not finite."""
-    click = _floats(response.click_probabilities)
+    click = read_floats(response, "click_probabilities")
     if len(click) != count:
         raise ValueError(f"{len(click)} click probabilities for {count} candidates")
     _check_finite("click_probabilities", click)
@@ -392,10 +394,6 @@ def _messages(asked: Candidates) -> Sequence[feature_column_pb2.FeatureColumn]:
     if not isinstance(asked.columns, FeatureColumns):
         raise TypeError("candidates that did not come from candidate cannot be scored")
     return asked.columns.messages
-
-
-def _floats(values: Sequence[float]) -> FloatArray:
-    return np.fromiter(values, dtype=np.float32, count=len(values))
 
 
 def _check_finite(name: str, values: FloatArray) -> None:

@@ -81,13 +81,11 @@ def passing_places(
     item_ids: Sequence[str], items: Mapping[str, ItemInfo], excluded: Collection[str], condition: ItemFilter
 ) -> list[int]:
     """Places in `item_ids` of the items that may be returned: not excluded, not retired, all conditions met."""
-    included = frozenset(condition.include_item_ids)
-    reads_items = condition.reads_items
-    places = []
-    for place, item_id in enumerate(item_ids):
-        item = items.get(item_id)
-        if item_id in excluded or (item is not None and item.retired) or (included and item_id not in included):
-            continue
-        if not reads_items or condition.passes(item):
-            places.append(place)
+    retired = {item_id for item_id, item in items.items() if item.retired}
+    places = [place for place, item_id in enumerate(item_ids) if item_id not in excluded and item_id not in retired]
+    if condition.include_item_ids:
+        included = frozenset(condition.include_item_ids)
+        places = [place for place in places if item_ids[place] in included]
+    if condition.reads_items:
+        places = [place for place in places if condition.passes(items.get(item_ids[place]))]
     return places
