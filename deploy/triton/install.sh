@@ -5,27 +5,8 @@ folder=$1
 here=$(cd "$(dirname "$0")" && pwd)
 
 # onnxruntime's pinned wheel begins with Python 3.11, numpy's ends with 3.12.
-python=""
-for name in python3.11 python3 python3.12 python3.13; do
-    if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
-        python=$name
-        break
-    fi
-done
-if [ -z "$python" ]; then
-    echo "error: the local Triton needs Python 3.11 or 3.12 and neither was found on PATH" >&2
-    exit 1
-fi
-
-if ! "$python" -c 'import ensurepip' 2>/dev/null; then
-    # Debian keeps ensurepip in a package of its own.
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        apt-get update -q && apt-get install -qy python3-venv
-    else
-        echo "error: this Python cannot make virtual environments; run: sudo apt-get install python3-venv" >&2
-        exit 1
-    fi
-fi
+bash "$here/../../tools/new-venv.sh" "$folder" 3.12
+python=$folder/bin/python
 
 has_libpython() {
     "$python" - <<'CHECK'
@@ -51,6 +32,5 @@ if ! has_libpython; then
     fi
 fi
 
-[ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
-"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --progress-bar off --no-deps \
+"$python" -m pip install --quiet --disable-pip-version-check --progress-bar off --no-deps \
     --requirement "$here/requirements.txt"
