@@ -24,7 +24,8 @@ async def main() -> None:
     states: dict[str, ScenarioState] = {}
     for name, scenario in scenarios.items():
         channels.append(open_channel(config.scoring[name], config.server.tls))
-        state = ScenarioState(scenario, config.models, GrpcStreams(name, feedback, feature, channels[-1]), metrics)
+        streams = GrpcStreams(name, feedback, feature, channels[-1])
+        state = ScenarioState(scenario, config.models, config.index, streams, metrics)
         states[name] = state
         server.run_in_background(f"items of {name}", state.tail_items)
         server.run_in_background(f"events of {name}", state.tail_events)

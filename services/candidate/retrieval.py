@@ -19,6 +19,9 @@ from services.model.collaborative import FEATURES, ItemWeights, collaborative_sc
 from services.runtime.bundle import Bundle, Manifest
 from services.runtime.errors import InvalidFieldError, SetupError
 
+_ENGINES = {"faiss": (open_faiss_index, FaissIndex)}
+"""By the name in IndexSettings: what opens a bundle's index, and what makes an empty one."""
+
 INCLUDED = "included"
 """Name of the source of candidates that the caller asked for by id."""
 
@@ -170,9 +173,13 @@ class Retriever:
 
 
 def open_retriever(
-    bundle: Bundle, settings: CandidateSettings, read_counts: Callable[[], dict[str, float] | None]
+    bundle: Bundle,
+    settings: CandidateSettings,
+    engine: str,
+    read_counts: Callable[[], dict[str, float] | None],
 ) -> Retriever:
-    """Load a verified bundle with FAISS. SetupError when its files do not fit together."""
+    """Load a verified bundle into an engine. SetupError when its files do not fit together."""
+    open_index, make_index = _ENGINES[engine]
     manifest = bundle.manifest
     unknown = set(manifest.feature_names) - set(FEATURES)
     if unknown:
@@ -180,7 +187,7 @@ def open_retriever(
     catalogue = read_catalogue(bundle.path)
     try:
         weights = ItemWeights.load(bundle.path / "collaborative.npz")
-        index = open_faiss_index(bundle.path / "index.faiss", manifest.vector_dimension)
+        index = open_index(bundle.path / "index.faiss", manifest.vector_dimension)
     except (ValueError, RuntimeError, OSError) as error:
         raise SetupError(f"{bundle.path}: {error}") from None
     if not weights.item_count == len(index) == len(catalogue) or catalogue.dimension != manifest.vector_dimension:
@@ -188,5 +195,5 @@ def open_retriever(
             f"{bundle.path}: {len(catalogue)} items, {len(index)} indexed, {weights.item_count} collaborative rows, "
             f"vectors of {catalogue.dimension} where the manifest says {manifest.vector_dimension}"
         )
-    new_index = FaissIndex(manifest.vector_dimension)
-    return Retriever(manifest, catalogue, weights, (index, new_index), settings, read_counts)
+    indexes = (index, make_index(manifest.vector_dimension))
+    return Retriever(manifest, catalogue, weights, indexes, settings, read_counts)

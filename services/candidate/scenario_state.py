@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from services.candidate.config import CandidateSettings, candidate_settings, popular_kinds
+from services.candidate.config import CandidateSettings, IndexSettings, candidate_settings, popular_kinds
 from services.candidate.metrics import CandidateMetrics
 from services.candidate.new_items import Embedded, ItemChange, NewItems
 from services.candidate.popular import DecayedCounts, half_life_ms
@@ -66,11 +66,14 @@ class Streams(Protocol):
 class ScenarioState:
     """Holds the retriever that serves and replaces it as a whole. Belongs to one event loop."""
 
-    def __init__(self, scenario: Scenario, models: Path, streams: Streams, metrics: CandidateMetrics) -> None:
+    def __init__(
+        self, scenario: Scenario, models: Path, index: IndexSettings, streams: Streams, metrics: CandidateMetrics
+    ) -> None:
         self._name = scenario.name
         self._settings: CandidateSettings = candidate_settings(scenario)
         self._kinds = popular_kinds(scenario, self._settings)
         self._models = models
+        self._engine = index.engine
         self._streams = streams
         self._metrics = metrics
         self._counts = DecayedCounts(half_life_ms(self._settings.popular_half_life_hours))
@@ -123,7 +126,7 @@ class ScenarioState:
 
     def _open(self, version: str) -> Retriever:
         bundle = open_bundle(self._models / self._name / version)
-        return open_retriever(bundle, self._settings, self._read_counts)
+        return open_retriever(bundle, self._settings, self._engine, self._read_counts)
 
     def _read_counts(self) -> dict[str, float] | None:
         enough = self._counts.event_count >= max(self._settings.popular_min_events, 1)

@@ -1,5 +1,6 @@
 """The ranking service as a real process at the head of the real mesh, while its parts come and go."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -317,3 +318,22 @@ def test_malformed_requests_are_refused_by_field(stub, method, fields, code, fie
 
 def test_refused_requests_leave_no_impression(mesh):
     assert "r-bad" not in {one.request_id for one in impressions(mesh)}
+
+
+def test_a_pool_that_hangs_costs_a_rung_and_not_the_deadline(tmp_path):
+    # A generous reserve: a busy machine must not decide.
+    ranking = {**RANKING, "deadline_ms": 2_000, "reserve_ms": 900}
+    with Mesh(tmp_path, ranking=ranking) as mesh:
+        mesh.record("anna", *HISTORY)
+        stub = RankingServiceStub(mesh.channel("ranking"))
+        wait_for(lambda: recommend(stub, max_rung=Rung.RUNG_SCORER).rung == Rung.RUNG_SCORER)
+        mesh.services["scoring"].signal(signal.SIGSTOP)
+        try:
+            request = pb.RecommendRequest(scenario="video", user_id="anna", page_size=10)
+            for timeout in (None, 1.8):
+                answer = stub.Recommend(request, timeout=timeout)
+                assert (answer.rung, len(answer.items)) == (Rung.RUNG_RETRIEVAL, 10)
+                assert list(answer.degraded_reasons) == ["scoring_too_slow"]
+        finally:
+            mesh.services["scoring"].signal(signal.SIGCONT)
+        wait_for(lambda: recommend(stub).rung == Rung.RUNG_RERANKER)

@@ -94,6 +94,11 @@ class ServiceProcess:
         with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
             return answer.read().decode()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, e.g. SIGSTOP to let it hang."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def terminate(self, limit_s: float = 30.0) -> int:
         """SIGTERM; returns the exit status."""
         assert self._process is not None

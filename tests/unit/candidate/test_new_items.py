@@ -20,7 +20,7 @@ def fast(monkeypatch):
 
 @pytest.fixture
 def retriever(tmp_path):
-    return open_retriever(make_tiny_bundle(tmp_path, items=20), CandidateSettings(), lambda: None)
+    return open_retriever(make_tiny_bundle(tmp_path, items=20), CandidateSettings(), "faiss", lambda: None)
 
 
 def change(item_id, title="silent river", retired=False):

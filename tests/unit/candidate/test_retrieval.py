@@ -15,7 +15,7 @@ def bundle(tmp_path_factory):
 
 
 def open_with(bundle, counts=None, **settings):
-    retriever = open_retriever(bundle, CandidateSettings(**settings), lambda: counts)
+    retriever = open_retriever(bundle, CandidateSettings(**settings), "faiss", lambda: counts)
     retriever.popular.refresh()
     return retriever
 
