@@ -209,8 +209,14 @@ class Ladder:
         count = 0 if include else ask.candidate_count
         if count and ask.filter.reads_items:
             count = max(count, self._settings.filtered_candidate_count)
-        call = climb.calls.retrieve(vector, history, count, excluded[:_MAX_EXCLUDED], include, limit)
+        excluded = excluded[:_MAX_EXCLUDED]
+        call = climb.calls.retrieve(vector, history, count, excluded, include, limit)
         candidates = await climb.attempt("candidate", call, limit)
+        if candidates is not None and vector is not None and vector.model_version != candidates.model_version:
+            # While a bundle is being replaced. A vector means nothing to another version's index.
+            climb.note("model_versions_differ")
+            call = climb.calls.retrieve(None, history, count, excluded, include, limit)
+            candidates = await climb.attempt("candidate", call, climb.budget.left(_RETRIEVE_SHARE)) or candidates
         if candidates is not None:
             return candidates
         if include:
@@ -244,8 +250,9 @@ class Ladder:
         finally:
             if scoring is not None:
                 scoring.cancel()
-        if predictions is not None and predictions.model_version != candidates.model_version:
+        if predictions is not None and vector is not None and predictions.model_version != vector.model_version:
             climb.note("model_versions_differ")
+            predictions = None
         return predictions, items
 
     async def _get_items(self, climb: _Climb, item_ids: Sequence[str], feature_up: bool) -> dict[str, ItemInfo]:
@@ -276,6 +283,9 @@ class Ladder:
         call = climb.calls.rerank(vector, history, ranked.candidates.select(best), click, limit)
         reranked = await climb.attempt("reranker", call, limit)
         self._reranker_time.add(time.monotonic() - started)
+        if reranked is not None and reranked.model_version != predictions.model_version:
+            climb.note("model_versions_differ")
+            reranked = None
         if reranked is None:
             return
         tasks = {**predictions.tasks, "click": predictions.tasks["click"].copy()}

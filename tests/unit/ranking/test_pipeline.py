@@ -199,12 +199,27 @@ async def test_a_history_that_the_model_does_not_know():
     assert not calls.called("score")
 
 
-async def test_two_model_versions_at_once_are_told():
+async def test_a_vector_is_not_compared_with_another_versions_index():
     calls = FakeCalls()
     calls.versions["scoring"] = "v2"
     page = await recommend(await ready(calls), calls)
-    assert page.reasons == ["model_versions_differ"]
-    assert page.model_version == "v2"
+    assert (page.rung, page.reasons, page.model_version) == (Rung.RERANKER, ["model_versions_differ"], "v2")
+    assert [bool(asked["vector"]) for asked in calls.called("retrieve")] == [True, False]
+
+
+@pytest.mark.parametrize(("before", "rung"), [("score", Rung.RETRIEVAL), ("rerank", Rung.SCORER)])
+async def test_a_pool_that_switches_within_a_request_does_not_mix_versions(before, rung):
+    calls = FakeCalls()
+    pipeline = await ready(calls)
+    plain = getattr(calls, before)
+
+    async def switched(*arguments):
+        calls.versions["scoring"] = "v2"
+        return await plain(*arguments)
+
+    setattr(calls, before, switched)
+    page = await recommend(pipeline, calls)
+    assert (page.rung, page.reasons, page.model_version) == (rung, ["model_versions_differ"], VERSION)
 
 
 async def test_seen_dismissed_blocked_and_excluded_items_are_not_even_asked_for():
