@@ -1,5 +1,6 @@
 """Calls to the other services, each within its limit, measured, and with failures in ranking's own words."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -98,6 +99,10 @@ class GrpcCalls:
             raise self._failure(name, "too_slow", str(error)) from None
         except ValueError as error:
             raise self._failure(name, "garbage", str(error)) from None
+        except asyncio.CancelledError:
+            # Given up by the ladder when its time was up, or with the whole request.
+            self._metrics.hop_failures.labels(self._stubs.scenario, name, "too_slow").inc()
+            raise
         finally:
             seconds = time.perf_counter() - started
             self._metrics.hop_seconds.labels(self._stubs.scenario, name).observe(seconds)
