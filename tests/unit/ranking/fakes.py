@@ -63,7 +63,7 @@ class FakeCalls:
             self.behaviour[method] = DependencyError(method, kind, "away")
 
     async def get_user(self, user_id, history_count, limit_s):
-        await self._behave("get_user", user_id=user_id, limit_s=limit_s)
+        await self._behave("get_user", user_id=user_id, history_count=history_count, limit_s=limit_s)
         return self.user
 
     async def get_items(self, item_ids, limit_s):

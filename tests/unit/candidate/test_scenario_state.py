@@ -1,0 +1,148 @@
+"""One scenario over its bundles, with streams that a test feeds."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from services.candidate.config import IndexSettings
+from services.candidate.metrics import CandidateMetrics
+from services.candidate.new_items import Embedded, ItemChange
+from services.candidate.scenario_state import EventBatch, ItemBatch, ScenarioState, watch_bundles
+from services.model.text import ItemFields
+from services.runtime.bundle import set_current_version
+from services.runtime.errors import NotReadyError
+from services.runtime.health import Health
+from services.runtime.metrics import new_registry
+from services.runtime.scenario import Scenario
+from tests.support.tiny_bundle import make_tiny_bundle
+
+CLICK, DISMISS = 2, 11
+HEAD = {
+    "description": "d",
+    "events": ["click", "dismiss"],
+    "tasks": {"click": {"events": ["click"]}},
+    "candidate": {
+        "quotas": {"vector": 0, "collaborative": 0, "popular": 1, "new": 0},
+        "popular_min_events": 2,
+        "popular_refresh_s": 0.05,
+        "popular_replay_events": 77,
+    },
+}
+
+
+class Streams:
+    """Sends what it holds, then waits for ever."""
+
+    def __init__(self):
+        self.events = []
+        self.items = []
+        self.item_streams = 0
+        self.version = ""
+        self.asked_events = []
+
+    async def tail_events(self, after_offset, last_record_count):
+        self.asked_events.append((after_offset, last_record_count))
+        for batch in self.events:
+            yield batch
+        await asyncio.Event().wait()
+
+    async def tail_items(self, after_offset):
+        self.item_streams += 1
+        for batch in self.items:
+            yield batch
+        await asyncio.Event().wait()
+
+    async def embed(self, changes):
+        return Embedded(np.ones((len(changes), 8), dtype=np.float32), self.version)
+
+
+@pytest.fixture
+def streams():
+    return Streams()
+
+
+@pytest.fixture
+def state(tmp_path, streams):
+    scenario = Scenario("video", HEAD, "file")
+    return ScenarioState(scenario, tmp_path, IndexSettings(), streams, CandidateMetrics(new_registry()))
+
+
+async def until(ready):
+    async with asyncio.timeout(10):
+        while not ready():
+            await asyncio.sleep(0.01)
+
+
+def top(state, n=3):
+    return state.retriever.retrieve(None, [], n, [], [], {}).item_ids
+
+
+async def test_no_bundle_yet_then_the_current_one_then_the_next(tmp_path, state):
+    assert not await state.load_if_changed()
+    with pytest.raises(NotReadyError, match="recmesh adapt video"):
+        _ = state.retriever
+    make_tiny_bundle(tmp_path, items=10, version="v1")
+    assert await state.load_if_changed()
+    assert not await state.load_if_changed()
+    state.retriever.retire(["i0"])
+    make_tiny_bundle(tmp_path, items=20, version="v2")
+    assert await state.load_if_changed()
+    assert state.retriever.manifest.model_version == "v2"
+    # What was retired stays away before the new bundle has read the catalogue's changes.
+    assert top(state, 1) == ["i1"]
+
+
+async def test_a_broken_bundle_leaves_the_old_one_and_is_not_read_again_at_once(tmp_path, state, monkeypatch):
+    make_tiny_bundle(tmp_path, items=10, version="v1")
+    await state.load_if_changed()
+    set_current_version(tmp_path, "video", "missing")
+    assert not await state.load_if_changed()
+    opened = []
+    monkeypatch.setattr(state, "_open", opened.append)
+    assert not await state.load_if_changed()
+    assert opened == []
+    assert state.retriever.manifest.model_version == "v1"
+
+
+async def test_events_of_the_right_kind_make_items_popular(tmp_path, state, streams):
+    make_tiny_bundle(tmp_path, items=10, version="v1")
+    await state.load_if_changed()
+    streams.events = [EventBatch(["i5", "i6", "i7", "i5"], [CLICK, CLICK, DISMISS, CLICK], [1, 2, 3, 4], 9)]
+    task = asyncio.create_task(state.tail_events())
+    await until(lambda: top(state, 2) == ["i5", "i6"])
+    task.cancel()
+    assert streams.asked_events == [(0, 77)]
+    # A later bundle knows them from the start.
+    make_tiny_bundle(tmp_path, items=10, version="v2")
+    await state.load_if_changed()
+    assert top(state, 2) == ["i5", "i6"]
+
+
+async def test_every_bundle_reads_the_catalogue_from_the_start(tmp_path, state, streams):
+    streams.items = [
+        ItemBatch([ItemChange("fresh", ItemFields(title="silent river"), False, None)], 1),
+        ItemBatch([ItemChange("i1", ItemFields(), True, None)], 2),
+    ]
+    task = asyncio.create_task(state.tail_items())
+    for version in ("v1", "v2"):
+        make_tiny_bundle(tmp_path, items=10, version=version)
+        streams.version = version
+        await state.load_if_changed()
+        catalogue = state.retriever.catalogue
+        await until(lambda c=catalogue: "fresh" in c.row_of and c.retired[c.row_of["i1"]])
+    assert streams.item_streams == 2
+    task.cancel()
+
+
+async def test_one_scenario_without_a_bundle_does_not_keep_the_process_from_serving(tmp_path, state, streams):
+    other = ScenarioState(
+        Scenario("music", HEAD, "file"), tmp_path, IndexSettings(), streams, CandidateMetrics(new_registry())
+    )
+    health = Health("candidate", ["bundles"])
+    task = asyncio.create_task(watch_bundles([other, state], health))
+    await asyncio.sleep(0.05)
+    assert not health.serving
+    make_tiny_bundle(tmp_path, "video", items=10)
+    await until(lambda: health.serving)
+    task.cancel()
