@@ -12,8 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from services.runtime.errors import NotReadyError
-
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
@@ -27,8 +25,11 @@ class Rung(IntEnum):
     RERANKER = 4
 
 
-class DependencyError(NotReadyError):
-    """A call gave no usable answer. `kind` is unavailable, too_slow, overloaded, garbage or failed."""
+class DependencyError(Exception):
+    """A call gave no usable answer. `kind` is unavailable, too_slow, overloaded, garbage or failed.
+
+    The pipeline makes a lower rung or one of the project's errors of it; it never leaves the service.
+    """
 
     def __init__(self, name: str, kind: str, problem: str) -> None:
         super().__init__(f"{name}: {problem}")

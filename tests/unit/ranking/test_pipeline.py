@@ -5,7 +5,7 @@ import time
 import pytest
 
 from services.ranking.config import RankingSettings
-from services.ranking.dependencies import DependencyError, ItemInfo, Rung
+from services.ranking.dependencies import ItemInfo, Rung
 from services.ranking.filters import ItemFilter
 from services.ranking.pipeline import Pipeline, RecommendAsk
 from services.ranking.upkeep import refresh
@@ -374,9 +374,3 @@ async def test_what_is_kept_survives_a_failed_refresh():
     assert await refresh(pipeline.ladder, calls)
     assert (pipeline.ladder.popular, pipeline.ladder.model) == (popular, model)
     assert not await refresh(make().ladder, calls)
-
-
-def test_a_dependency_error_is_one_to_try_again():
-    error = DependencyError("feature.GetUserFeatures", "too_slow", "waited")
-    assert isinstance(error, NotReadyError)
-    assert str(error) == "feature.GetUserFeatures: waited"
