@@ -282,7 +282,11 @@ class Ladder:
         started = time.monotonic()
         call = climb.calls.rerank(vector, history, ranked.candidates.select(best), click, limit)
         reranked = await climb.attempt("reranker", call, limit)
-        self._reranker_time.add(time.monotonic() - started)
+        if reranked is not None:
+            self._reranker_time.add(time.monotonic() - started)
+        elif "reranker_too_slow" in climb.reasons:
+            # It would have taken longer, nobody knows how much.
+            self._reranker_time.add(2 * limit)
         if reranked is not None and reranked.model_version != predictions.model_version:
             climb.note("model_versions_differ")
             reranked = None

@@ -18,7 +18,7 @@ class MovingQuantile:
         self._calls: deque[tuple[float, float]] = deque(maxlen=_CALLS)
 
     def add(self, seconds: float) -> None:
-        """A call took `seconds`; one that was given up after `seconds` counts too."""
+        """A call took `seconds`."""
         self._calls.append((self._clock(), seconds))
 
     def estimate(self, otherwise: float) -> float:
