@@ -34,7 +34,7 @@ async def main() -> None:
         server.run_in_background(f"spool of {name}", partial(tenant.spool.drain, stubs.record_impressions))
         server.on_stop(tenant.spool.close)
     probes = {name: partial(is_serving, channel) for name, channel in channels.items()}
-    pool_probes = {name: partial(is_serving, channel) for name, channel in pools.items()}
+    pool_probes = {name: tenant.pipeline.ladder.knows_model for name, tenant in tenants.items()}
     server.run_in_background("dependencies", partial(await_dependencies, probes, pool_probes, server.health))
     for channel in [*channels.values(), *pools.values()]:
         server.on_stop(channel.close)

@@ -126,6 +126,10 @@ class Ladder:
         self.model: ModelInfo | None = None
         self.popular: Candidates | None = None
 
+    async def knows_model(self) -> bool:
+        """Whether the scoring pool has said what it has loaded: without that no answer reaches the re-ranker."""
+        return self.model is not None
+
     async def climb(self, ask: Ask, calls: Calls, budget: Budget) -> Ranked:
         """As high as it goes. NotReadyError when there is nothing at all to answer with."""
         climb = _Climb(ask, calls, budget)

@@ -32,7 +32,7 @@ def check_ids(field: str, values: Sequence[str]) -> None:
     joined = "".join(values)
     plain = joined.isascii() and joined.isprintable() and " " not in joined
     sizes = list(map(len, values))
-    if plain and 0 < min(sizes, default=1) and max(sizes, default=1) <= MAX_ID_BYTES:
+    if plain and min(sizes, default=1) > 0 and max(sizes, default=1) <= MAX_ID_BYTES:
         return
     for place, value in enumerate(values):
         check_id(f"{field}[{place}]", value)

@@ -17,6 +17,8 @@ def read_floats(message: Message, field: str) -> npt.NDArray[np.float32]:
     count = len(getattr(message, field))
     # By way of the wire here too: CopyFrom walks the values.
     alone = type(message).FromString(message.SerializeToString())
+    # A newer peer's fields would stand on the wire too.
+    alone.DiscardUnknownFields()  # type: ignore[attr-defined]
     for other, _ in message.ListFields():
         if other.name != field:
             alone.ClearField(other.name)

@@ -20,6 +20,7 @@ from services.runtime.checks import (
     check_same_length,
     check_time_ms,
 )
+from services.runtime.columns import write_floats
 from services.runtime.errors import InvalidFieldError
 from services.runtime.scenario import EVENT_NAMES
 from services.scoring.loaded_model import LoadedModel
@@ -125,24 +126,33 @@ def _finite(field: str, values: Sequence[float]) -> FloatArray:
 
 def user_response(vector: FloatArray | None, model_version: str) -> pb.EmbedUserResponse:
     """The user's vector, empty for None."""
-    return pb.EmbedUserResponse(user_vector=[] if vector is None else vector.tolist(), model_version=model_version)
+    response = pb.EmbedUserResponse(model_version=model_version)
+    if vector is not None:
+        write_floats(response, "user_vector", vector)
+    return response
 
 
 def score_response(
     predictions: Predictions, best: tuple[IntArray, FloatArray], model_version: str
 ) -> pb.ScoreCandidatesResponse:
     """Predictions, and indexes [m] and vectors [m, D] of the best candidates."""
-    return pb.ScoreCandidatesResponse(
-        click_probabilities=predictions.click.tolist(),
-        conversion_probabilities=[] if predictions.conversion is None else predictions.conversion.tolist(),
-        ratings=[] if predictions.rating is None else predictions.rating.tolist(),
+    response = pb.ScoreCandidatesResponse(
         rung=rung_pb2.RUNG_RERANKER if predictions.reranked else rung_pb2.RUNG_SCORER,
         model_version=model_version,
         vector_indexes=best[0].tolist(),
-        vectors=best[1].ravel().tolist(),
         unknown_indexes=predictions.unknown_indexes.tolist(),
         attended_indexes=[] if predictions.attended is None else predictions.attended.tolist(),
     )
+    columns = {
+        "click_probabilities": predictions.click,
+        "conversion_probabilities": predictions.conversion,
+        "ratings": predictions.rating,
+        "vectors": best[1].ravel(),
+    }
+    for field, column in columns.items():
+        if column is not None:
+            write_floats(response, field, column)
+    return response
 
 
 def items_of(request: pb.EmbedItemsRequest, template: str) -> list[ItemText]:
@@ -195,9 +205,9 @@ def _item_text(item: item_pb2.Item, template: str) -> ItemText:
 
 def items_response(vectors: FloatArray, model_version: str) -> pb.EmbedItemsResponse:
     """Vectors [n, D]."""
-    return pb.EmbedItemsResponse(
-        vectors=vectors.ravel().tolist(), vector_dimension=vectors.shape[1], model_version=model_version
-    )
+    response = pb.EmbedItemsResponse(vector_dimension=vectors.shape[1], model_version=model_version)
+    write_floats(response, "vectors", vectors.ravel())
+    return response
 
 
 def info_response(model: LoadedModel) -> pb.GetModelInfoResponse:

@@ -33,3 +33,10 @@ def test_writing_appends_and_the_array_read_can_be_changed():
     array[0] = 5
     assert array.tolist() == [5, 2]
     assert list(message.ratings) == [1, 2]
+
+
+def test_fields_that_only_a_newer_peer_knows_do_not_disturb_the_column():
+    message = ScoreCandidatesResponse()
+    write_floats(message, "vectors", np.arange(3))
+    newer = message.SerializeToString() + b"\xfa\x7f\x03new"
+    np.testing.assert_array_equal(read_floats(ScoreCandidatesResponse.FromString(newer), "vectors"), [0, 1, 2])
