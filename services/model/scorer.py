@@ -3,6 +3,7 @@
 Axes: B batch, C candidates, L history length, D vector length, F dense features, W width, K parts of the click logit.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -49,22 +50,36 @@ class TargetAttention(nn.Module):
 class Scorer(nn.Module):
     """Click, conversion and rating of every candidate, what `scorer` serves.
 
-    The click logit is a weighted sum of K parts that are each sound alone: how near user and item vector are, what
-    target attention says, and each dense feature, normalised. The weights are few and are fitted on validation, where
-    every part is out of sample; the parts are fitted on train.
+    The click logit is a weighted sum of parts that are each sound alone: how near user and item vector are, what target
+    attention says, and each dense feature, normalised. Cold candidates have weights of their own, since of an item
+    without events only the text speaks. The weights are few and are fitted on validation, where every part is out of
+    sample; the parts are fitted on train. So K = 2 · (2 + F) + 1: parts of warm candidates (0 for cold ones), parts of
+    cold candidates (0 for warm ones), 1 for cold candidates.
     """
 
     def __init__(
-        self, dimension: int, length: int, width: int, feature_count: int, tasks: Sequence[str], dropout: float = 0.0
+        self,
+        dimension: int,
+        length: int,
+        width: int,
+        feature_names: Sequence[str],
+        tasks: Sequence[str],
+        cold_events: int,
+        dropout: float = 0.0,
     ) -> None:
+        """feature_names must hold "popularity" (log1p of training events); below `cold_events` an item is cold."""
         super().__init__()
         self.tasks = tuple(tasks)
+        feature_count = len(feature_names)
+        self.popularity = list(feature_names).index("popularity")
+        # Half an event below the limit, so that rounding does not matter.
+        self.cold_below = math.log1p(cold_events - 0.5)
         self.interest_attention = TargetAttention(dimension, length, width, dropout)
         self.interest = nn.Linear(width, 1)
         self.register_buffer("feature_mean", torch.zeros(feature_count))
         self.register_buffer("feature_scale", torch.ones(feature_count))
         self.register_buffer("dot_scale", torch.ones(()))
-        self.part_weights = nn.Parameter(torch.tensor([1.0, 1.0] + [0.0] * feature_count))
+        self.part_weights = nn.Parameter(torch.tensor([1.0, 1.0, *[0.0] * feature_count] * 2 + [0.0]))
         self.value_attention = TargetAttention(dimension, length, width, dropout)
         self.value = nn.Sequential(
             nn.Linear(width + dimension, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 2)
@@ -83,7 +98,9 @@ class Scorer(nn.Module):
         """The parts of the click logit [B, C, K] and the attention [B, C, L]. Shapes as in forward."""
         near = (candidate_vectors @ user_vector.unsqueeze(-1)) * self.get_buffer("dot_scale")
         mixed, attention = self.interest_attention(item_vectors, event_kinds, time_gaps, mask, candidate_vectors)
-        return torch.cat([near, self.interest(mixed), self.normalised(features)], dim=-1), attention
+        parts = torch.cat([near, self.interest(mixed), self.normalised(features)], dim=-1)
+        cold = (features[..., self.popularity : self.popularity + 1] < self.cold_below).to(parts.dtype)
+        return torch.cat([parts * (1.0 - cold), parts * cold, cold], dim=-1), attention
 
     def normalised(self, features: Tensor) -> Tensor:
         """Dense features with mean 0 and scale 1 over validation. [..., F] → [..., F]."""

@@ -7,7 +7,7 @@ often they are drawn; Yi et al., 2019) takes out. Only LoRA matrices and the pro
 Axes: M pairs, N items, W the language model's width, D vector length.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,13 @@ from services.training.checkpoints import Partial, State
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, pad_tokens, tokenise
 from services.training.loop import Plan, train
+from services.training.metrics import target_ranks
 from services.training.progress import Reporter
 
 IntArray = npt.NDArray[np.int64]
-_STEPS_PER_ROUND = 20
-_ENCODE_BATCH = 64
+_STEPS_PER_ROUND = 10
+_PAIRS_PER_HELD_OUT = 10
+_ENCODE_BATCH = 32
 
 
 def add_lora(language_model: Any, rank: int, alpha: float, targets: list[str] | None, seed: int) -> Any:
@@ -59,7 +61,9 @@ def adapt_items(
     state: State = {}
     if adaptation.steps > 0:
         pairs = _co_consumed_pairs(dataset, adaptation.window_events)
-        frequency = np.bincount(pairs[:, 1], minlength=dataset.item_count) / len(pairs)
+        held_out = _HeldOut(pairs, adaptation.held_out_share, settings.seed)
+        pairs = pairs[~held_out.chosen[pairs].any(axis=1)]
+        frequency = np.bincount(pairs[:, 1], minlength=dataset.item_count) / max(1, len(pairs))
         log_frequency = torch.from_numpy(np.log(np.maximum(frequency, 1e-9)).astype(np.float32))
         rounds = -(-adaptation.steps // _STEPS_PER_ROUND)
 
@@ -68,18 +72,60 @@ def adapt_items(
             for _ in range(_STEPS_PER_ROUND):
                 yield pairs[generator.integers(len(pairs), size=adaptation.batch_pairs)]
 
+        def encode(items: IntArray) -> Tensor:
+            with autocast(settings.precision):
+                return encoder.projection(_encode(encoder, [token_ids[item] for item in items], lambda: None))
+
         def loss_of(batch: IntArray) -> Tensor:
             unique, places = np.unique(batch, return_inverse=True)
-            ids, mask = pad_tokens([token_ids[item] for item in unique])
-            with autocast(settings.precision):
-                pooled = encoder.pooled(torch.from_numpy(ids), torch.from_numpy(mask))
-            vectors = encoder.projection(pooled.float())[torch.from_numpy(places.reshape(-1, 2))]
+            vectors = encode(unique)[torch.from_numpy(places.reshape(-1, 2))]
             return _pair_loss(vectors, torch.from_numpy(batch), log_frequency, adaptation.temperature)
 
-        plan = Plan("language model", rounds, _STEPS_PER_ROUND, adaptation.learning_rate)
-        state = train(encoder, plan, batches, loss_of, partial, reporter)
+        plan = Plan(
+            "Language model", rounds, _STEPS_PER_ROUND, adaptation.learning_rate,
+            patience_rounds=adaptation.patience_rounds,
+        )  # fmt: skip
+        validate = (lambda: held_out.loss(encode)) if len(held_out.pairs) else None
+        state = train(encoder, plan, batches, loss_of, partial, reporter, validate)
     encoder.eval()
     return {"trained": state, "pooled": encode_catalogue(encoder, token_ids, settings, reporter)}
+
+
+class _HeldOut:
+    """Items that are kept out of the pairs: how well are their partners found from their texts alone?
+
+    That is what a new item will need, and what fine-tuning loses first when it learns titles by heart.
+    """
+
+    def __init__(self, pairs: IntArray, share: float, seed: int) -> None:
+        """pairs [M, 2]; `share` of the items is held out."""
+        generator = np.random.default_rng(seed)
+        self.chosen = np.zeros(pairs.max() + 1 if len(pairs) else 0, dtype=np.bool_)
+        self.chosen[np.flatnonzero(generator.random(len(self.chosen)) < share)] = True
+        usable = pairs[~self.chosen[pairs[:, 0]] & self.chosen[pairs[:, 1]]]
+        order = generator.permutation(len(usable))
+        # The same number of pairs for each item, however popular it is.
+        ranks = _rank_within(usable[order, 1])
+        self.pairs = usable[order[ranks < _PAIRS_PER_HELD_OUT]]
+
+    @torch.inference_mode()
+    def loss(self, encode: Callable[[IntArray], Tensor]) -> float:
+        """Minus the mean reciprocal rank of the held-out partner among all held-out items."""
+        items, places = np.unique(self.pairs, return_inverse=True)
+        vectors = encode(items).float().numpy()
+        anchors, partners = places.reshape(-1, 2).T
+        scores = vectors[anchors] @ vectors.T
+        answers = np.broadcast_to(self.chosen[items], scores.shape)
+        return -float((1.0 / target_ranks(scores, partners, answers)).mean())
+
+
+def _rank_within(groups: IntArray) -> IntArray:
+    """[n]: how many entries of the same group stand before each entry."""
+    order = np.argsort(groups, kind="stable")
+    _, starts, counts = np.unique(groups[order], return_index=True, return_counts=True)
+    ranks = np.empty(len(groups), dtype=np.int64)
+    ranks[order] = np.arange(len(groups)) - np.repeat(starts, counts)
+    return ranks
 
 
 def _co_consumed_pairs(dataset: Dataset, window: int) -> IntArray:
@@ -109,15 +155,18 @@ def _pair_loss(vectors: Tensor, items: Tensor, log_frequency: Tensor, temperatur
 def encode_catalogue(
     encoder: ItemEncoder, token_ids: list[list[int]], settings: TrainingSettings, reporter: Reporter
 ) -> Tensor:
-    """Language-model states of all items, texts of like length together: [N, W]."""
+    """Language-model states of all items: [N, W]."""
     encoder.eval()
+    with reporter.track("Item texts", -(-len(token_ids) // _ENCODE_BATCH)) as advance:
+        return _encode(encoder, token_ids, lambda: advance("")).clone()
+
+
+def _encode(encoder: ItemEncoder, token_ids: list[list[int]], advance: Callable[[], None]) -> Tensor:
+    """Language-model states of texts, those of like length together, since padding costs as much as text: [n, W]."""
     order = np.argsort([len(ids) for ids in token_ids], kind="stable")
-    chunks = [order[start : start + _ENCODE_BATCH] for start in range(0, len(order), _ENCODE_BATCH)]
     pooled: list[Tensor] = []
-    with reporter.track("item texts", len(chunks)) as advance:
-        for chunk in chunks:
-            ids, mask = pad_tokens([token_ids[item] for item in chunk])
-            pooled.append(encoder.pooled(torch.from_numpy(ids), torch.from_numpy(mask)))
-            advance("")
-    result = torch.cat(pooled)
-    return result[torch.from_numpy(np.argsort(order))].clone()
+    for start in range(0, len(order), _ENCODE_BATCH):
+        ids, mask = pad_tokens([token_ids[item] for item in order[start : start + _ENCODE_BATCH]])
+        pooled.append(encoder.pooled(torch.from_numpy(ids), torch.from_numpy(mask)))
+        advance()
+    return torch.cat(pooled)[torch.from_numpy(np.argsort(order))]

@@ -276,13 +276,7 @@ class Assembly:
             method={
                 "settings": settings.model_dump(mode="json"),
                 "int8": decisions,
-                "scorer_part_weights": dict(
-                    zip(
-                        ["user_tower", "target_attention", *FEATURES],
-                        adaptation.scorer.part_weights.tolist(),
-                        strict=True,
-                    )
-                ),
+                "scorer_part_weights": _part_weights(adaptation.scorer.part_weights.tolist()),
                 "baseline_settings": evaluated["baseline_settings"],
                 "differences": evaluated["differences"],
                 "evaluation_queries": evaluated["queries"],
@@ -324,6 +318,13 @@ class _RerankSample:
         told = self.labels.any(axis=1)
         ranks = target_ranks(logits[told], self.labels[told].argmax(axis=1), np.ones_like(self.labels[told]))
         return float(rank_metrics(ranks)["ndcg@10"].sum()) / len(self.labels)
+
+
+def _part_weights(weights: list[float]) -> dict[str, float]:
+    """The weights of the click logit's parts by name."""
+    parts = ["user_tower", "target_attention", *FEATURES]
+    names = [*parts, *(f"cold_{part}" for part in parts), "cold"]
+    return dict(zip(names, weights, strict=True))
 
 
 def calibration_of(state: State, tasks: list[str]) -> dict[str, Calibration]:

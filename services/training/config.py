@@ -53,13 +53,17 @@ class DataSettings(Settings):
 class ItemAdaptationSettings(Settings):
     """How the language model learns which items go together: LoRA, contrastive over pairs that one user had."""
 
-    steps: int = Field(default=160, ge=0)
-    """Optimiser steps; 0 keeps the base model as it is and trains only the projection."""
+    steps: int = Field(default=100, ge=0)
+    """Most optimiser steps; 0 keeps the base model as it is and trains only the projection."""
     batch_pairs: int = Field(default=64, ge=2)
     """Pairs per step; every other pair's item in the batch is a negative."""
     window_events: int = Field(default=8, ge=1)
     """A pair's items are at most this many events apart in one user's history."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    held_out_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the items kept out of the pairs; training stops when their texts no longer gain."""
+    patience_rounds: int = Field(default=3, ge=1)
+    """Stop after this many rounds of 10 steps without a gain on the items held out."""
+    learning_rate: float = Field(default=5e-4, gt=0)
     """Highest learning rate of the LoRA matrices and the projection."""
     temperature: float = Field(default=0.07, gt=0)
     """Divides cosine similarities before the softmax."""
@@ -95,7 +99,7 @@ class UserTowerSettings(Settings):
     """Share of items that lose their id embedding in a step, so that vectors from text alone stay useful."""
     negatives: int = Field(default=4096, ge=1)
     """Softmax over this many sampled items and the positives; over all items when there are no more."""
-    unseen_negative_rate: float = Field(default=0.1, ge=0, le=1)
+    unseen_negative_rate: float = Field(default=0.0, ge=0, le=1)
     """Share of the steps' softmaxes in which an item without training events counts as a negative. At 1 the model
     learns that new items are never chosen; at 0 it ranks them as if they were as likely as others."""
 
@@ -136,6 +140,8 @@ class ScorerSettings(Settings):
     """Share of activations dropped in training."""
     fusion_queries: int = Field(default=3000, ge=10)
     """Validation queries on which the weights of its parts are fitted."""
+    cold_price: float = Field(default=0.02, ge=0, le=1)
+    """Share of NDCG@10 on validation that may be given up so that items with few events are shown."""
 
 
 class RerankerSettings(Settings):
@@ -143,7 +149,7 @@ class RerankerSettings(Settings):
 
     enabled: bool = True
     """Train and export it. It needs a BERT-type base model."""
-    steps: int = Field(default=160, ge=1)
+    steps: int = Field(default=100, ge=1)
     """Optimiser steps."""
     batch_histories: int = Field(default=8, ge=1)
     """Histories per step."""
@@ -163,9 +169,9 @@ class RerankerSettings(Settings):
     """Length a candidate's tokens are cut to."""
     rerank_count: int = Field(default=32, ge=2)
     """Candidates re-ranked per query when its weight is fitted and when it is evaluated."""
-    fusion_queries: int = Field(default=600, ge=10)
+    fusion_queries: int = Field(default=400, ge=10)
     """Validation queries on which its weight against the scorer is fitted."""
-    evaluation_queries: int = Field(default=1000, ge=10)
+    evaluation_queries: int = Field(default=500, ge=10)
     """Test queries on which the re-ranked order is measured."""
 
     @model_validator(mode="after")

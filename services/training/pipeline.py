@@ -194,7 +194,7 @@ class Adaptation:
             scorer = make_scorer(self.settings, self.tasks)
             scorer.load_state_dict(state)
             fusion = self.validation.sample(self.settings.scorer.fusion_queries, self.settings.seed)
-            fit_fusion(scorer, fusion, self.requests, self.reporter)
+            fit_fusion(scorer, fusion, self.requests, self.settings.scorer, self.reporter)
             return dict(scorer.state_dict())
 
         key = self.key("item_adaptation", "user_tower", "collaborative", "scorer")
