@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 
 from deploy.triton.settings import TritonSettings
-from services.candidate.config import CandidateSettings
+from services.candidate.config import CandidateSettings, IndexSettings
 from services.candidate.retrieval import open_retriever
 from services.model.blend import blend
 from services.model.text import format_history
@@ -77,7 +77,8 @@ class InProcessModel:
         scoring = scenario.section("scoring", ScoringSettings)
         self._head = scenario.head
         self._ranking = scenario.section("ranking", RankingSettings)
-        self._retriever = open_retriever(bundle, scenario.section("candidate", CandidateSettings), lambda: None)
+        candidate = scenario.section("candidate", CandidateSettings)
+        self._retriever = open_retriever(bundle, candidate, IndexSettings().engine, lambda: None)
         self._retriever.popular.refresh()
         items = ItemTable.load(bundle, scoring.new_item_capacity)
         pool = OnnxPool(bundle, scenario.section("triton", TritonSettings))
