@@ -1,5 +1,8 @@
 """All services and two Tritons: answers, the feedback loop, and what the death of each part costs."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +69,14 @@ def test_a_click_changes_the_next_answer_and_counts(mesh: UpProcess) -> None:
         lambda: next((c for c in ctr_by_version(fetch_metrics(metrics), "video").values() if c[1]), None)
     )
     assert (shown >= 10, clicks) == (True, 1)
+
+
+def test_the_client_in_the_readme_works_as_printed(mesh: UpProcess, tmp_path: Path) -> None:
+    (client,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+    (tmp_path / ".recmesh").symlink_to(mesh.state.root.absolute())
+    done = subprocess.run([sys.executable, "-c", client], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5
 
 
 def test_an_unknown_user_gets_popular_items(mesh: UpProcess) -> None:
