@@ -33,7 +33,7 @@ _PAIRS_PER_HELD_OUT = 10
 _ENCODE_BATCH = 32
 
 
-def add_lora(language_model: Any, rank: int, alpha: float, targets: list[str] | None, seed: int) -> Any:
+def add_lora(language_model: Any, rank: int, alpha: int, targets: list[str] | None, seed: int) -> Any:
     """`language_model` with LoRA matrices (Hu et al., 2021), everything else frozen."""
     torch.manual_seed(seed)
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.05, bias="none", target_modules=targets)

@@ -1,6 +1,7 @@
 """The language model that an adaptation starts from."""
 
 import importlib.util
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ def base_model_path(name: str) -> str:
 def load_language_model(name: str) -> Any:
     """The model in float32, eval mode. SetupError when there is none of that name."""
     transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     try:
         return transformers.AutoModel.from_pretrained(base_model_path(name), dtype=torch.float32).eval()
     except (OSError, ValueError) as error:

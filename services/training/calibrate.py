@@ -28,7 +28,8 @@ class Fusion:
 
     def apply(self, scorer: FloatArray, reranker: FloatArray) -> FloatArray:
         """The fused logit of equal-shaped logits."""
-        return self.scorer_weight * scorer + self.reranker_weight * reranker + self.offset
+        fused = self.scorer_weight * scorer + self.reranker_weight * reranker + self.offset
+        return fused.astype(np.float32)
 
 
 def platt(logits: FloatArray, labels: BoolArray) -> Calibration:
@@ -89,7 +90,7 @@ def _minimise(parameters: Tensor, loss: Callable[[], Tensor]) -> None:
     def closure() -> Tensor:
         optimiser.zero_grad()
         value = loss()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)

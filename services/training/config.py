@@ -2,7 +2,7 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -69,7 +69,7 @@ class ItemAdaptationSettings(Settings):
     """Divides cosine similarities before the softmax."""
     lora_rank: int = Field(default=16, ge=1)
     """Rank of the LoRA matrices (Hu et al., 2021)."""
-    lora_alpha: float = Field(default=32.0, gt=0)
+    lora_alpha: int = Field(default=32, ge=1)
     """LoRA's scale is lora_alpha / lora_rank."""
     lora_targets: list[str] | None = None
     """Names of the linear layers that get LoRA matrices; none: those that peft names for the architecture, for BERT
@@ -107,9 +107,9 @@ class UserTowerSettings(Settings):
 class CollaborativeSettings(Settings):
     """The item-to-item weights (EASE) and the popularity columns that the dense features come from."""
 
-    regularisation: float = Field(default=300.0, gt=0)
-    """EASE's λ."""
-    history_events: list[int] = Field(default=[5, 10, 20, 30], min_length=1)
+    regularisation: list[Annotated[float, Field(gt=0)]] = Field(default=[300.0, 1000.0, 3000.0], min_length=1)
+    """EASE's λ: values to try; the best on validation is taken."""
+    history_events: list[Annotated[int, Field(ge=1)]] = Field(default=[5, 10, 20, 30], min_length=1)
     """Numbers of newest events that the score may sum over; the best on validation is taken."""
     neighbours: int = Field(default=20, ge=1)
     """Text neighbours whose weights a cold item takes over."""
@@ -159,7 +159,7 @@ class RerankerSettings(Settings):
     """Highest learning rate."""
     lora_rank: int = Field(default=16, ge=1)
     """Rank of its LoRA matrices."""
-    lora_alpha: float = Field(default=32.0, gt=0)
+    lora_alpha: int = Field(default=32, ge=1)
     """LoRA's scale is lora_alpha / lora_rank."""
     history_events: int = Field(default=8, ge=1)
     """Newest events whose texts form the history text."""
@@ -169,9 +169,9 @@ class RerankerSettings(Settings):
     """Length a candidate's tokens are cut to."""
     rerank_count: int = Field(default=32, ge=2)
     """Candidates re-ranked per query when its weight is fitted and when it is evaluated."""
-    fusion_queries: int = Field(default=400, ge=10)
+    fusion_queries: int = Field(default=300, ge=10)
     """Validation queries on which its weight against the scorer is fitted."""
-    evaluation_queries: int = Field(default=500, ge=10)
+    evaluation_queries: int = Field(default=300, ge=10)
     """Test queries on which the re-ranked order is measured."""
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ Axes: N items, E events, Q queries, L history length, T tokens.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ class Histories:
         """[Q, L]: 1 for events, 0 for padding."""
         return (self.items >= 0).astype(np.float32)
 
-    def inputs(self, item_vectors: FloatArray, rows: IntArray | slice = slice(None)) -> dict[str, npt.NDArray]:
+    def inputs(self, item_vectors: FloatArray, rows: IntArray | slice = slice(None)) -> dict[str, npt.NDArray[Any]]:
         """Model inputs of the chosen rows, named and shaped as in services/model/history.py."""
         mask = self.mask[rows]
         return {
@@ -93,7 +94,7 @@ def item_texts(items: pa.Table, template: str) -> list[str]:
     return [format_item(template, item_fields(row)) for row in items.select(_ITEM_COLUMNS).to_pylist()]
 
 
-def item_fields(row: dict) -> ItemFields:
+def item_fields(row: dict[str, Any]) -> ItemFields:
     """A row of the items table as the template's fields."""
     published = row["published_time"]
     return ItemFields(

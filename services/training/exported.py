@@ -3,6 +3,7 @@
 Axes: Q queries, N items, C candidates, K re-ranked, D vector length, L history length.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,10 @@ class UserEncoder:
 class ExportedScorer:
     """The scorer over the whole catalogue or over candidates."""
 
-    def __init__(self, model: Path, requests: Requests, tasks: list[str], threads: int) -> None:
+    def __init__(self, model: Path, requests: Requests, tasks: Sequence[str], threads: int) -> None:
         self._session = open_session(model, threads)
         self._requests = requests
-        self.tasks = tasks
+        self.tasks = list(tasks)
 
     def raw(self, queries: Queries, candidates: IntArray | None = None) -> dict[str, FloatArray]:
         """Uncalibrated outputs by task, each [Q, N], or [Q, C] for candidates [Q, C]."""

@@ -3,6 +3,7 @@
 Axes: N items, Q queries, F features.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from services.model.collaborative import (
 from services.runtime.scenario import TasksSettings
 from services.training.baselines import (
     HistorySum,
+    Setting,
     best_of,
     ease_weights,
     fill_cold_items,
@@ -66,16 +68,17 @@ def fit_features(
     text_vectors [N, D], unit length, from text alone: those of cold items must lie near what they are like.
     """
     interactions, split = dataset.interactions, dataset.split
-    weights = ease_weights(train_matrix(interactions, split, tasks), settings.regularisation)
-    with reporter.track("Collaborative table", len(settings.history_events)) as advance:
+    matrix = train_matrix(interactions, split, tasks)
+    trials = len(settings.regularisation) * len(settings.history_events)
+    with reporter.track("Collaborative table", trials) as advance:
 
         def score(method: HistorySum) -> float:
             value = mean_ndcg(method, validation)
-            advance(f"last {method.history_events}: ndcg@10 {value:.3f}")
+            advance(f"ndcg@10 {value:.3f}")
             return value
 
-        trials = (({}, HistorySum("ease", weights, length)) for length in settings.history_events)
-        history_events = best_of(trials, score).method.history_events or 0
+        best = best_of(_trials(matrix, settings), score)
+    weights = ease_weights(matrix, best.setting["regularisation"] or 0.0)
     weights = fill_cold_items(weights, split.cold_items, text_vectors, settings.neighbours, settings.cold_factor)
     train = split.period("train")
     clicks = interactions.positives(tasks.click)[train]
@@ -83,7 +86,14 @@ def fit_features(
     count = dataset.item_count
     return FeatureTables(
         weights=truncate_weights(weights, settings.weights_per_item),
-        history_events=history_events,
+        history_events=int(best.setting["history_events"] or 0),
         train_event_count=event_counts(items, count),
         recent_popularity=decayed_event_counts(items, times, count, split.valid_time_ms, settings.half_life_days),
     )
+
+
+def _trials(matrix: csr_matrix, settings: CollaborativeSettings) -> Iterator[tuple[Setting, HistorySum]]:
+    for regularisation in settings.regularisation:
+        weights = ease_weights(matrix, regularisation)
+        for length in settings.history_events:
+            yield {"regularisation": regularisation, "history_events": length}, HistorySum("ease", weights, length)

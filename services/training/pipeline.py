@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import peft
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -185,7 +186,7 @@ class Adaptation:
 
         def work(partial: Any) -> State:
             queries = self.train_queries.sample(self.settings.scorer.train_events, self.settings.seed)
-            vectors = Vectors(self.item_vectors, float(self.towers.scale()))
+            vectors = Vectors(self.item_vectors, self.towers.scale().item())
             user_vectors = torch.from_numpy(self.requests.user_vectors(queries))
             labels = make_labels(self.dataset, self.tasks)
             state = train_scorer(
@@ -194,7 +195,7 @@ class Adaptation:
             scorer = make_scorer(self.settings, self.tasks)
             scorer.load_state_dict(state)
             fusion = self.validation.sample(self.settings.scorer.fusion_queries, self.settings.seed)
-            fit_fusion(scorer, fusion, self.requests, self.settings.scorer, self.reporter)
+            fit_fusion(scorer, fusion, self.requests, self.settings.scorer.cold_price, self.reporter)
             return dict(scorer.state_dict())
 
         key = self.key("item_adaptation", "user_tower", "collaborative", "scorer")
@@ -224,7 +225,7 @@ class Adaptation:
         reranker = make_reranker(self._merged_language_model(), self.settings)
         reranker.load_state_dict(state, strict=False)
         for module in reranker.modules():
-            if hasattr(module, "merge") and hasattr(module, "lora_A"):
+            if isinstance(module, peft.tuners.lora.LoraLayer):
                 module.merge()
         return reranker.eval()
 

@@ -7,7 +7,6 @@ Axes: M positions, K candidates, P history tokens, T candidate tokens.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,26 +32,23 @@ IntArray = npt.NDArray[np.int64]
 _STEPS_PER_ROUND = 10
 
 
-@dataclass(frozen=True)
 class RerankerTexts:
     """Tokens of items and histories."""
 
-    dataset: Dataset
-    tokenizer: Tokenizer
-    settings: RerankerSettings
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_item_ids", tokenise(self.tokenizer, self.dataset.texts, self.settings.item_tokens))
+    def __init__(self, dataset: Dataset, tokenizer: Tokenizer, settings: RerankerSettings) -> None:
+        self._dataset = dataset
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._item_ids = tokenise(tokenizer, dataset.texts, settings.item_tokens)
 
     def inputs(self, queries: Queries, candidates: IntArray) -> dict[str, IntArray]:
         """The model's inputs by name for candidates [Q, K]. Histories must not be empty."""
         texts = []
-        for positions in queries.newest(self.settings.history_events):
-            items = self.dataset.interactions.items[positions[positions >= 0]][::-1]
-            texts.append(format_history(self.dataset.texts[item] for item in items))
-        history_ids, history_mask = pad_tokens(tokenise(self.tokenizer, texts, self.settings.history_tokens))
-        item_ids: list[list[int]] = self._item_ids  # type: ignore[attr-defined]
-        candidate_ids, candidate_mask = pad_tokens([item_ids[item] for item in candidates.ravel()])
+        for positions in queries.newest(self._settings.history_events):
+            items = self._dataset.interactions.items[positions[positions >= 0]][::-1]
+            texts.append(format_history(self._dataset.texts[item] for item in items))
+        history_ids, history_mask = pad_tokens(tokenise(self._tokenizer, texts, self._settings.history_tokens))
+        candidate_ids, candidate_mask = pad_tokens([self._item_ids[item] for item in candidates.ravel()])
         shape = (*candidates.shape, -1)
         return {
             "history_ids": history_ids,

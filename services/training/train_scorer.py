@@ -8,6 +8,7 @@ Axes: M training positions, Q queries, N items, C candidates, L history length, 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
 from services.runtime.scenario import TasksSettings
 from services.training.checkpoints import Partial, State
-from services.training.config import ScorerSettings, TrainingSettings
+from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, query_histories
 from services.training.loop import Plan, train
 from services.training.metrics import rank_metrics, target_ranks
@@ -29,7 +30,10 @@ from services.training.split import COLD_EVENTS, Queries
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+TaskName = Literal["click", "conversion", "rating"]
 _BATCH = 64
+_MOST_FUSION_ITEMS = 2_000
+_RIDGE = 1e-4
 _MOST_COLD_WEIGHT = 8.0
 _COLD_STEP = 0.25
 # Rating and conversion errors are of another size than the listwise loss; equal shares keep either from taking over.
@@ -67,9 +71,10 @@ def make_scorer(settings: TrainingSettings, tasks: TasksSettings) -> Scorer:
     )
 
 
-def task_names(tasks: TasksSettings) -> list[str]:
+def task_names(tasks: TasksSettings) -> list[TaskName]:
     """The scenario's tasks in the order of the scorer's outputs."""
-    return ["click", *(name for name in ("conversion", "rating") if getattr(tasks, name) is not None)]
+    rest: tuple[TaskName, ...] = ("conversion", "rating")
+    return ["click", *(name for name in rest if getattr(tasks, name) is not None)]
 
 
 def make_labels(dataset: Dataset, tasks: TasksSettings) -> Labels:
@@ -131,9 +136,7 @@ def train_scorer(
     return train(scorer, plan, batches, loss_of, partial, reporter)
 
 
-def fit_fusion(
-    scorer: Scorer, queries: Queries, requests: Requests, settings: ScorerSettings, reporter: Reporter
-) -> None:
+def fit_fusion(scorer: Scorer, queries: Queries, requests: Requests, cold_price: float, reporter: Reporter) -> None:
     """Set the normalisation of the features and the weights of the click logit's parts, on validation `queries`.
 
     The weights maximise the likelihood of the item that came among all that the user had not had. Then the weight of
@@ -142,24 +145,52 @@ def fit_fusion(
     """
     scorer.eval()
     _normalise_features(scorer, queries, requests)
-    batches = list(queries.batches(_BATCH))
-    found = []
-    with torch.inference_mode(), reporter.track("Weights of the scorer's parts", len(batches)) as advance:
-        for batch in batches:
-            found.append(scorer.parts(**requests.tensors(batch))[0])
-            advance("")
-    parts, unseen = torch.cat(found).clone(), queries.unseen()
-    weights = _most_likely_weights(scorer.part_weights, parts, torch.from_numpy(unseen), queries.targets)
+    sample = _fusion_sample(scorer, queries, requests, reporter)
+    weights = _most_likely_weights(scorer.part_weights, sample)
 
     def ndcg(cold_weight: float) -> float:
-        logits = (parts @ weights + parts[..., -1] * cold_weight).numpy()
-        return float(rank_metrics(target_ranks(logits, queries.targets, unseen))["ndcg@10"].mean())
+        logits = (sample.parts @ weights + sample.parts[..., -1] * cold_weight).numpy()
+        ranks = target_ranks(logits, sample.targets.numpy(), sample.allowed.numpy())
+        return float(rank_metrics(ranks)["ndcg@10"].mean())
 
     steps = np.arange(0.0, _MOST_COLD_WEIGHT, _COLD_STEP)
     values = np.array([ndcg(step) for step in steps])
-    allowed = np.flatnonzero(values >= values.max() * (1.0 - settings.cold_price))
-    weights[-1] += float(steps[allowed[-1]])
+    within = np.flatnonzero(values >= values.max() * (1.0 - cold_price))
+    weights[-1] += float(steps[within[-1]])
     scorer.part_weights.data.copy_(weights)
+
+
+@dataclass(frozen=True)
+class _FusionSample:
+    """The parts of the click logit over the items that a query may rank."""
+
+    parts: Tensor  # [Q, C, K]
+    allowed: Tensor  # [Q, C] false for items that the user has had
+    targets: Tensor  # [Q] the place of the item that came
+
+
+def _fusion_sample(scorer: Scorer, queries: Queries, requests: Requests, reporter: Reporter) -> _FusionSample:
+    """Over all items, or over a fixed sample of them and the target where there are more than memory bears."""
+    item_count = len(requests.item_vectors)
+    generator = np.random.default_rng(0)
+    shared = np.sort(generator.choice(item_count, min(item_count, _MOST_FUSION_ITEMS), replace=False))
+    whole = len(shared) == item_count
+    parts, allowed, targets = [], [], []
+    batches = list(queries.batches(_BATCH))
+    with torch.inference_mode(), reporter.track("Weights of the scorer's parts", len(batches)) as advance:
+        for batch in batches:
+            wanted = batch.targets[:, None]
+            candidates = np.broadcast_to(shared, (len(batch), len(shared)))
+            unseen = np.take_along_axis(batch.unseen(), candidates, axis=1)
+            if not whole:
+                unseen = np.concatenate([unseen & (candidates != wanted), np.ones_like(wanted, dtype=bool)], axis=1)
+                candidates = np.concatenate([candidates, wanted], axis=1)
+            parts.append(scorer.parts(**requests.tensors(batch, candidates))[0])
+            allowed.append(torch.from_numpy(unseen))
+            targets.append(torch.from_numpy(batch.targets if whole else np.full(len(batch), len(shared))))
+            advance("")
+    # A clone leaves inference mode, so that gradients can flow.
+    return _FusionSample(torch.cat(parts).clone(), torch.cat(allowed), torch.cat(targets))
 
 
 def _normalise_features(scorer: Scorer, queries: Queries, requests: Requests) -> None:
@@ -169,21 +200,20 @@ def _normalise_features(scorer: Scorer, queries: Queries, requests: Requests) ->
     scorer.get_buffer("feature_scale").copy_(flat.std(dim=0).clamp(min=1e-6))
 
 
-def _most_likely_weights(start: Tensor, parts: Tensor, allowed: Tensor, targets: IntArray) -> Tensor:
-    """[K] for parts [Q, N, K], allowed [Q, N] and targets [Q]."""
+def _most_likely_weights(start: Tensor, sample: _FusionSample) -> Tensor:
+    """The weights [K] under which the items that came are most likely."""
     weights = start.detach().clone().requires_grad_()
     optimiser = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
-    wanted = torch.from_numpy(targets)
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        logits = (parts @ weights).masked_fill(~allowed, float("-inf"))
+        logits = (sample.parts @ weights).masked_fill(~sample.allowed, float("-inf"))
         # A trace of ridge decides where a part says nothing, e.g. without cold items.
-        loss = F.cross_entropy(logits, wanted) + 1e-4 * (weights**2).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = F.cross_entropy(logits, sample.targets) + _RIDGE * (weights**2).sum()
+        loss.backward()
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)
     return weights.detach()
 
 

@@ -1,0 +1,226 @@
+"""`recmesh adapt` on a tiny scenario with a tiny, randomly initialised BERT: tables in, sealed bundle out."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pytest
+import yaml
+from google.protobuf import text_format
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from tritonclient.grpc import model_config_pb2
+
+from services.cli.adapt import adapt
+from services.model.history import build_history_inputs
+from services.model.text import content_hash
+from services.runtime.bundle import Bundle, open_current_bundle
+from services.runtime.errors import SetupError
+from services.training import assemble, pipeline
+from services.training.tables import EVENTS, ITEMS, USERS, Tables, write_tables
+
+ITEMS_COUNT, USERS_COUNT, EVENTS_PER_USER = 40, 60, 14
+HOUR_MS = 3_600_000
+WORDS = ("red", "blue", "film", "book", *(f"number{n}" for n in range(ITEMS_COUNT)))
+SMALL = {
+    "vector_dimension": 16,
+    "history_length": 8,
+    "item_tokens": 16,
+    "validation_queries": 40,
+    "calibration_candidates": 20,
+    "item_adaptation": {"steps": 20, "batch_pairs": 16, "lora_rank": 2},
+    "user_tower": {"epochs": 3, "layers": 1},
+    "collaborative": {"regularisation": [10.0], "history_events": [5]},
+    "scorer": {"width": 8, "train_events": 200, "epochs": 1, "batch_events": 64, "negatives": 10, "fusion_queries": 40},
+    "reranker": {
+        "steps": 10, "batch_histories": 2, "candidates": 4, "lora_rank": 2, "history_events": 3, "history_tokens": 24,
+        "item_tokens": 12, "rerank_count": 8, "fusion_queries": 20, "evaluation_queries": 20,
+    },
+}  # fmt: skip
+
+
+def make_base_model(folder: Path) -> None:
+    """A BERT of 2 layers that knows WORDS."""
+    vocabulary = {word: place for place, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]",
+    )  # fmt: skip
+    fast.save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+
+
+def make_tables(folder: Path) -> None:
+    """Half the users like red things, half blue ones; two items never occur in train."""
+    generator = np.random.default_rng(0)
+    colours = ["red", "blue"]
+    items = pa.table(
+        {
+            "item_id": [f"i{item}" for item in range(ITEMS_COUNT)],
+            "title": [f"number{item}" for item in range(ITEMS_COUNT)],
+            "categories": [[colours[item % 2], "film" if item % 4 < 2 else "book"] for item in range(ITEMS_COUNT)],
+        }
+    )
+    rows = []
+    for user in range(USERS_COUNT):
+        for event, item in enumerate(generator.choice(ITEMS_COUNT // 2 - 1, EVENTS_PER_USER, replace=False)):
+            time = (user * 20 + event * 3) * HOUR_MS
+            rows.append(
+                (f"e{user}-{event}", f"u{user}", f"i{2 * item + user % 2}", float(1 + (item + event) % 5), time)
+            )
+    columns = list(zip(*rows, strict=True))
+    events = {
+        "event_id": columns[0], "user_id": columns[1], "item_id": columns[2], "event": ["rating"] * len(rows),
+        "value": columns[3], "event_time": pa.array(columns[4], pa.timestamp("ms", "UTC")),
+    }  # fmt: skip
+    users = {"user_id": [f"u{user}" for user in range(USERS_COUNT)]}
+
+    def complete(values: pa.Table, schema: pa.Schema) -> pa.Table:
+        have = set(values.column_names)
+        columns = [values[f.name] if f.name in have else pa.nulls(values.num_rows, f.type) for f in schema]
+        return pa.table(columns, names=schema.names).cast(schema)
+
+    write_tables(
+        folder,
+        Tables(
+            items=complete(items, ITEMS),
+            users=complete(pa.table(users), USERS),
+            events=complete(pa.table(events), EVENTS),
+        ),
+    )
+
+
+def write_scenario(path: Path, training: dict) -> Path:
+    scenario = {
+        "description": "Tiny things.",
+        "events": ["rating"],
+        "tasks": {
+            "click": {"events": ["rating"]},
+            "conversion": {"events": ["rating"], "min_value": 4},
+            "rating": {"events": ["rating"], "min": 1, "max": 5},
+        },
+        "training": training,
+    }
+    path.write_text(yaml.safe_dump({"scenarios": {"tiny": scenario}}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder in which `recmesh adapt tiny` has run."""
+    folder = tmp_path_factory.mktemp("state")
+    make_base_model(folder / "base")
+    make_tables(folder / "data" / "tiny")
+    write_scenario(folder / "tiny.yaml", {"base_model": str(folder / "base"), **SMALL})
+    adapt("tiny", state=folder, scenario_file=[folder / "tiny.yaml"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(state: Path) -> Bundle:
+    return open_current_bundle(state / "models", "tiny")
+
+
+def session(bundle: Bundle, part: str) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(bundle.triton_path / part / "1" / "model.onnx"))
+
+
+def test_the_bundle_is_whole(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    assert manifest.tasks == ["click", "conversion", "rating"]
+    assert manifest.reranker is not None
+    assert manifest.reranker.reranker_weight >= 0
+    assert set(manifest.calibration) == set(manifest.tasks)
+    assert {(row.method, row.slice, row.metric) for row in manifest.metrics} >= {
+        (method, "all", "ndcg@10") for method in ("full", "popularity", "item_knn", "ease", "frozen_text")
+    }
+    assert np.allclose(np.linalg.norm(np.load(bundle.path / "item_vectors.npy"), axis=1), 1.0, atol=1e-5)
+    items = pa.parquet.read_table(bundle.path / "items.parquet").to_pylist()
+    assert [row["content_hash"] for row in items] == [content_hash(row["text"]) for row in items]
+
+
+def test_every_part_runs_from_history_to_scores(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    vectors = np.load(bundle.path / "item_vectors.npy")
+    history = build_history_inputs(vectors[:3], [8, 8, 8], [0, HOUR_MS, 2 * HOUR_MS], manifest.history_length)
+    (user_vector,) = session(bundle, "user_encoder").run(["user_vector"], history)
+    outputs = session(bundle, "scorer").run(
+        [*manifest.tasks, "attention"],
+        {
+            "user_vector": user_vector, **history, "candidate_vectors": vectors[None, :7],
+            "features": np.zeros((1, 7, len(manifest.feature_names)), np.float32),
+        },
+    )  # fmt: skip
+    assert [output.shape for output in outputs] == [(1, 7)] * 3 + [(1, 7, manifest.history_length)]
+    ids, mask = np.array([[2, 5, 7, 3]]), np.ones((1, 4), np.int64)
+    (vector,) = session(bundle, "item_encoder").run(["vector"], {"input_ids": ids, "attention_mask": mask})
+    assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-4)
+    (logits,) = session(bundle, "reranker").run(
+        ["click"],
+        {
+            "history_ids": ids, "history_mask": mask, "candidate_ids": np.repeat(ids[None], 3, axis=1),
+            "candidate_mask": np.repeat(mask[None], 3, axis=1),
+        },
+    )  # fmt: skip
+    assert np.ptp(logits) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_configs_are_complete(bundle: Bundle) -> None:
+    for part in ("item_encoder", "user_encoder", "scorer", "reranker"):
+        text = (bundle.triton_path / part / "config.pbtxt").read_text()
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        assert not config.name
+        assert config.backend == "onnxruntime"
+        assert config.max_batch_size > 0
+        assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_AUTO
+        assert config.HasField("dynamic_batching")
+        assert config.model_warmup
+        found = session(bundle, part)
+        assert {tensor.name for tensor in config.input} == {tensor.name for tensor in found.get_inputs()}
+        assert {tensor.name for tensor in config.output} == {tensor.name for tensor in found.get_outputs()}
+
+
+def test_a_second_run_repeats_nothing(state: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a finished step was repeated")
+
+    for step in ("adapt_items", "train_users", "train_scorer", "train_reranker"):
+        monkeypatch.setattr(pipeline, step, fail)
+    monkeypatch.setattr(assemble.Assembly, "export", fail)
+    adapt("tiny", state=state, scenario_file=[state / "tiny.yaml"])
+    assert open_current_bundle(state / "models", "tiny").manifest.model_version == bundle.manifest.model_version
+
+
+def test_an_interrupted_run_continues(state: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Other settings of the re-ranker alone: the steps before it are kept, and so is what it had done."""
+    changed = {**SMALL, "reranker": {**SMALL["reranker"], "steps": 20}}  # type: ignore[dict-item]
+    file = write_scenario(tmp_path / "tiny.yaml", {"base_model": str(state / "base"), **changed})
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(assemble.Assembly, "calibrate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            adapt("tiny", state=state, scenario_file=[file])
+    for step in ("adapt_items", "train_users", "train_scorer", "train_reranker"):
+        monkeypatch.setattr(pipeline, step, interrupt)
+    monkeypatch.setattr(assemble.Assembly, "export", interrupt)
+    before = open_current_bundle(state / "models", "tiny").manifest.model_version
+    adapt("tiny", state=state, scenario_file=[file])
+    assert open_current_bundle(state / "models", "tiny").manifest.model_version > before
+
+
+def test_a_base_model_that_is_not_there(state: Path, tmp_path: Path) -> None:
+    file = write_scenario(tmp_path / "tiny.yaml", {"base_model": str(tmp_path / "nothing"), **SMALL})
+    with pytest.raises(SetupError, match="base_model"):
+        adapt("tiny", state=state, scenario_file=[file])

@@ -1,0 +1,83 @@
+"""Steps are done once, anew for other inputs, and continue after an interruption as if there had been none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from services.training.checkpoints import Checkpoints, Partial, State, state_key
+from services.training.loop import Plan, train
+from services.training.progress import Reporter
+
+
+def test_a_step_runs_once_per_key(tmp_path: Path) -> None:
+    runs: list[str] = []
+
+    def work(_: Partial) -> State:
+        runs.append("run")
+        return {"value": torch.ones(2)}
+
+    first = Checkpoints(tmp_path).run("step", state_key({"a": 1}), work)
+    again = Checkpoints(tmp_path).run("step", state_key({"a": 1}), work)
+    assert len(runs) == 1
+    assert torch.equal(first["value"], again["value"])
+    Checkpoints(tmp_path).run("step", state_key({"a": 2}), work)
+    assert len(runs) == 2
+
+
+def test_a_partial_state_of_another_key_is_not_used(tmp_path: Path) -> None:
+    Partial(tmp_path / "step.partial.pt", "one").save({"round": 3})
+    assert Partial(tmp_path / "step.partial.pt", "two").load() is None
+    assert Partial(tmp_path / "step.partial.pt", "one").load() == {"round": 3}
+
+
+class InterruptedRunError(Exception):
+    """Stands for a kill."""
+
+
+def run_training(partial: Partial, stop_after: int | None = None) -> State:
+    """Train a small module with dropout; `stop_after` rounds it is interrupted."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def batches(number: int) -> Iterator[Tensor]:
+        if number == stop_after:
+            raise InterruptedRunError
+        generator = torch.Generator().manual_seed(number)
+        yield from torch.randn(4, 16, 3, generator=generator)
+
+    def loss_of(batch: Tensor) -> Tensor:
+        return ((module(batch) - batch.sum(dim=1, keepdim=True)) ** 2).mean()
+
+    plan = Plan("test", rounds=6, steps_per_round=4, learning_rate=0.01)
+    return train(module, plan, batches, loss_of, partial, Reporter(Console(quiet=True)))
+
+
+def test_an_interrupted_training_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
+    undisturbed = run_training(Partial(tmp_path / "a.pt", "key"))
+    with pytest.raises(InterruptedRunError):
+        run_training(Partial(tmp_path / "b.pt", "key"), stop_after=3)
+    resumed = run_training(Partial(tmp_path / "b.pt", "key"))
+    assert undisturbed.keys() == resumed.keys()
+    for name, value in undisturbed.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_training_stops_when_validation_does_not_gain(tmp_path: Path) -> None:
+    module = nn.Linear(1, 1)
+    losses = iter([3.0, 2.0, 2.5, 2.6, 0.0])
+    rounds: list[int] = []
+
+    def batches(number: int) -> Iterator[Tensor]:
+        rounds.append(number)
+        yield torch.ones(1, 1)
+
+    plan = Plan("test", rounds=5, steps_per_round=1, learning_rate=0.1, patience_rounds=2)
+    train(
+        module, plan, batches, lambda batch: module(batch).sum(), Partial(tmp_path / "a.pt", "key"),
+        Reporter(Console(quiet=True)), lambda: next(losses),
+    )  # fmt: skip
+    assert rounds == [0, 1, 2, 3]
