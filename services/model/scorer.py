@@ -51,10 +51,9 @@ class Scorer(nn.Module):
     """Click, conversion and rating of every candidate, what `scorer` serves.
 
     The click logit is a weighted sum of parts that are each sound alone: how near user and item vector are, what target
-    attention says, and each dense feature, normalised. Cold candidates have weights of their own, since of an item
-    without events only the text speaks. The weights are few and are fitted on validation, where every part is out of
-    sample; the parts are fitted on train. So K = 2 · (2 + F) + 1: parts of warm candidates (0 for cold ones), parts of
-    cold candidates (0 for warm ones), 1 for cold candidates.
+    attention says, each dense feature, normalised, and whether the candidate is cold: K = 2 + F + 1. Of a cold item the
+    popularity features say only that nobody could have had it yet; the last part stands in for them. The weights are
+    few and are fitted on validation, where every part is out of sample; the parts are fitted on train.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Scorer(nn.Module):
         cold_events: int,
         dropout: float = 0.0,
     ) -> None:
-        """feature_names must hold "popularity" (log1p of training events); below `cold_events` an item is cold."""
+        """feature_names must hold "popularity" (log1p of training events): below `cold_events` an item is cold."""
         super().__init__()
         self.tasks = tuple(tasks)
         feature_count = len(feature_names)
@@ -79,7 +78,10 @@ class Scorer(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(feature_count))
         self.register_buffer("feature_scale", torch.ones(feature_count))
         self.register_buffer("dot_scale", torch.ones(()))
-        self.part_weights = nn.Parameter(torch.tensor([1.0, 1.0, *[0.0] * feature_count] * 2 + [0.0]))
+        self.register_buffer(
+            "counts_when_cold", torch.tensor([0.0 if "popularity" in name else 1.0 for name in feature_names])
+        )
+        self.part_weights = nn.Parameter(torch.tensor([1.0, 1.0, *[0.0] * feature_count, 0.0]))
         self.value_attention = TargetAttention(dimension, length, width, dropout)
         self.value = nn.Sequential(
             nn.Linear(width + dimension, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 2)
@@ -98,9 +100,9 @@ class Scorer(nn.Module):
         """The parts of the click logit [B, C, K] and the attention [B, C, L]. Shapes as in forward."""
         near = (candidate_vectors @ user_vector.unsqueeze(-1)) * self.get_buffer("dot_scale")
         mixed, attention = self.interest_attention(item_vectors, event_kinds, time_gaps, mask, candidate_vectors)
-        parts = torch.cat([near, self.interest(mixed), self.normalised(features)], dim=-1)
-        cold = (features[..., self.popularity : self.popularity + 1] < self.cold_below).to(parts.dtype)
-        return torch.cat([parts * (1.0 - cold), parts * cold, cold], dim=-1), attention
+        cold = (features[..., self.popularity : self.popularity + 1] < self.cold_below).to(near.dtype)
+        counted = 1.0 - cold * (1.0 - self.get_buffer("counts_when_cold"))
+        return torch.cat([near, self.interest(mixed), self.normalised(features) * counted, cold], dim=-1), attention
 
     def normalised(self, features: Tensor) -> Tensor:
         """Dense features with mean 0 and scale 1 over validation. [..., F] → [..., F]."""

@@ -325,9 +325,7 @@ class _RerankSample:
 
 def _part_weights(weights: list[float]) -> dict[str, float]:
     """The weights of the click logit's parts by name."""
-    parts = ["user_tower", "target_attention", *FEATURES]
-    names = [*parts, *(f"cold_{part}" for part in parts), "cold"]
-    return dict(zip(names, weights, strict=True))
+    return dict(zip(["user_tower", "target_attention", *FEATURES, "cold"], weights, strict=True))
 
 
 def calibration_of(state: State, tasks: Sequence[str]) -> dict[str, Calibration]:

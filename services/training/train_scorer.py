@@ -35,7 +35,7 @@ _BATCH = 64
 _MOST_FUSION_ITEMS = 2_000
 _RIDGE = 1e-4
 _MOST_COLD_WEIGHT = 8.0
-_COLD_STEP = 0.25
+_COLD_STEP = 0.1
 # Rating and conversion errors are of another size than the listwise loss; equal shares keep either from taking over.
 _VALUE_WEIGHT = 1.0
 

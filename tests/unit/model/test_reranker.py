@@ -26,7 +26,7 @@ def tokens(*shape: int, seed: int) -> torch.Tensor:
 
 
 def unshared_score(model: Reranker, history: torch.Tensor, candidate: torch.Tensor) -> float:
-    """One sequence [history, candidate] through transformers' own forward, where the history never sees the candidate."""
+    """[history, candidate] through transformers' own forward, where the history never sees the candidate."""
     prefix, length = len(history), len(history) + len(candidate)
     allowed = torch.ones(length, length, dtype=torch.bool)
     allowed[:prefix, prefix:] = False
