@@ -10,15 +10,16 @@ from recmesh.candidate.v1 import candidate_service_pb2 as pb
 from recmesh.feature.v1 import feature_service_pb2 as feature_pb
 from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
 from recmesh.scoring.v1 import scoring_service_pb2 as scoring_pb
-from recmesh.type.v1 import history_pb2, item_pb2
+from recmesh.type.v1 import item_pb2
 from services.candidate.index import FloatArray
 from services.candidate.new_items import Embedded, ItemChange
 from services.candidate.retrieval import Retrieved, SourceInfo
 from services.candidate.scenario_state import EventBatch, ItemBatch
 from services.model.text import ItemFields
-from services.runtime.checks import check_count, check_enum, check_id, check_range, check_same_length
+from services.runtime.checks import check_count, check_id, check_range
 from services.runtime.columns import read_floats, write_floats
 from services.runtime.errors import InvalidFieldError
+from services.runtime.messages import check_history
 from services.runtime.scenario import EVENT_NAMES
 
 MAX_CANDIDATES = 5_000
@@ -44,7 +45,7 @@ def retrieve_request(request: pb.RetrieveCandidatesRequest) -> RetrieveRequest:
     """InvalidFieldError names the first field outside its range."""
     vector = read_floats(request, "user_vector")
     _check_finite("user_vector", vector)
-    _check_history(request.history)
+    check_history("history", request.history)
     check_range("candidate_count", request.candidate_count, 0, MAX_CANDIDATES)
     _check_ids("exclude_item_ids", request.exclude_item_ids, MAX_EXCLUDED)
     _check_ids("include_item_ids", request.include_item_ids, MAX_INCLUDED)
@@ -144,16 +145,3 @@ def _check_finite(field: str, values: FloatArray) -> None:
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise InvalidFieldError(f"{field}[{wrong[0]}]", f"is {values[wrong[0]]}; send finite numbers")
-
-
-def _check_history(history: history_pb2.History) -> None:
-    for field in ("event_kinds", "event_times_ms", "values"):
-        check_same_length(f"history.{field}", getattr(history, field), "history.item_ids", history.item_ids)
-    for place, item_id in enumerate(history.item_ids):
-        check_id(f"history.item_ids[{place}]", item_id)
-    for place, kind in enumerate(history.event_kinds):
-        check_enum(f"history.event_kinds[{place}]", kind, _KINDS, _KINDS_TEXT)
-    for place, time_ms in enumerate(history.event_times_ms):
-        if time_ms < 0:
-            raise InvalidFieldError(f"history.event_times_ms[{place}]", f"is {time_ms}; send milliseconds since 1970")
-    _check_finite("history.values", read_floats(history, "values"))

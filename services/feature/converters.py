@@ -1,6 +1,6 @@
 """Messages to records and back. The only file of the service that touches the stubs; every field is checked here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -8,24 +8,12 @@ from recmesh.feature.v1 import feature_service_pb2 as pb
 from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
 from recmesh.type.v1 import history_pb2, item_pb2
 from services.feature.records import Activity, Checkpoint, Event, Item, ItemChange, Upserted, UserFeatures
-from services.runtime.checks import check_count, check_finite, check_id, check_range
+from services.runtime.checks import check_count, check_id, check_range
 from services.runtime.errors import InvalidFieldError
+from services.runtime.messages import MAX_HISTORY, check_attributes, check_item
 from services.runtime.scenario import EVENT_NAMES
 
 MAX_BATCH = 1_000
-MAX_HISTORY = 10_000
-MAX_TITLE = 1_000
-MAX_DESCRIPTION = 20_000
-MAX_CATEGORIES = 64
-MAX_CATEGORY = 128
-MAX_BRAND = 1_000
-MAX_IMAGE = 2_048
-MAX_ATTRIBUTES = 64
-MAX_ATTRIBUTE_NAME = 128
-MAX_ATTRIBUTE_VALUE = 1_000
-# The years 1 to 9999: what calendars can name.
-MIN_PUBLISHED_MS = -62_135_596_800_000
-MAX_PUBLISHED_MS = 253_402_300_799_999
 
 
 def tail_request(scenario: str, after_offset: int) -> feedback_pb.TailEventsRequest:
@@ -94,51 +82,21 @@ def items_of(request: pb.UpsertItemsRequest, require_title: bool) -> list[Item]:
 
 
 def _item(field: str, message: item_pb2.Item, require_title: bool) -> Item:
-    check_id(f"{field}.item_id", message.item_id)
+    check_item(field, message)
     if require_title and not message.title.strip():
         raise InvalidFieldError(f"{field}.title", "is empty; send a title (or set catalogue.require_title: false)")
-    _check_length(f"{field}.title", message.title, 0, MAX_TITLE)
-    _check_length(f"{field}.description", message.description, 0, MAX_DESCRIPTION)
-    check_count(f"{field}.categories", len(message.categories), 0, MAX_CATEGORIES)
-    for place, category in enumerate(message.categories):
-        _check_length(f"{field}.categories[{place}]", category, 1, MAX_CATEGORY)
-    _check_length(f"{field}.brand", message.brand, 0, MAX_BRAND)
-    price = message.price if message.HasField("price") else None
-    if price is not None:
-        check_finite(f"{field}.price", price)
-        if price < 0:
-            raise InvalidFieldError(f"{field}.price", f"is {price:g}; send 0 or more, or leave it out")
-    published_ms = message.published_time_ms if message.HasField("published_time_ms") else None
-    if published_ms is not None and not MIN_PUBLISHED_MS <= published_ms <= MAX_PUBLISHED_MS:
-        raise InvalidFieldError(
-            f"{field}.published_time_ms", f"is {published_ms}; send milliseconds since 1970 UTC in the years 1 to 9999"
-        )
-    _check_length(f"{field}.image", message.image, 0, MAX_IMAGE)
     return Item(
         item_id=message.item_id,
         title=message.title,
         description=message.description,
         categories=list(message.categories),
         brand=message.brand,
-        price=price,
-        published_time_ms=published_ms,
+        price=message.price if message.HasField("price") else None,
+        published_time_ms=message.published_time_ms if message.HasField("published_time_ms") else None,
         image=message.image,
-        attributes=_attributes(f"{field}.attributes", message.attributes),
+        attributes=dict(message.attributes),
         retired=message.retired,
     )
-
-
-def _attributes(field: str, message: Mapping[str, str]) -> dict[str, str]:
-    check_count(field, len(message), 0, MAX_ATTRIBUTES)
-    for name, value in message.items():
-        _check_length(f"{field} (a name)", name, 1, MAX_ATTRIBUTE_NAME)
-        _check_length(f"{field}[{name!r}]", value, 0, MAX_ATTRIBUTE_VALUE)
-    return dict(message)
-
-
-def _check_length(field: str, value: str, low: int, high: int) -> None:
-    if not low <= len(value) <= high:
-        raise InvalidFieldError(field, f"has {len(value)} characters; send {low} to {high}")
 
 
 def _item_message(item: Item) -> item_pb2.Item:
@@ -154,10 +112,10 @@ def upserted_response(total: Upserted) -> pb.UpsertItemsResponse:
 def users_of(request: pb.UpsertUsersRequest) -> dict[str, dict[str, str]]:
     """Attributes by user id; the last wins where a user comes twice. InvalidFieldError names the first bad field."""
     check_count("users", len(request.users), 1, MAX_BATCH)
-    return {
-        check_id(f"users[{place}].user_id", user.user_id): _attributes(f"users[{place}].attributes", user.attributes)
-        for place, user in enumerate(request.users)
-    }
+    for place, user in enumerate(request.users):
+        check_id(f"users[{place}].user_id", user.user_id)
+        check_attributes(f"users[{place}].attributes", user.attributes)
+    return {user.user_id: dict(user.attributes) for user in request.users}
 
 
 def upsert_users_response(count: int) -> pb.UpsertUsersResponse:

@@ -52,6 +52,12 @@ def check_finite(field: str, value: float) -> None:
         raise InvalidFieldError(field, f"is {value}; send a finite number")
 
 
+def check_length(field: str, value: str, low: int, high: int) -> None:
+    """`value` must have `low` to `high` characters."""
+    if not low <= len(value) <= high:
+        raise InvalidFieldError(field, f"has {len(value)} characters; send {low} to {high}")
+
+
 def check_count(field: str, count: int, low: int, high: int) -> None:
     """A repeated field must have `low` to `high` entries."""
     if not low <= count <= high:

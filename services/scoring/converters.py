@@ -1,6 +1,5 @@
 """Messages to the domain and back. The only file of the service that touches the stubs; every field is checked here."""
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,6 @@ from recmesh.scoring.v1 import scoring_service_pb2 as pb
 from recmesh.type.v1 import feature_column_pb2, history_pb2, item_pb2, rung_pb2
 from services.model.text import ItemFields, content_hash, format_item
 from services.runtime.checks import (
-    MAX_CLOCK_SKEW_MS,
     check_count,
     check_enum,
     check_finite,
@@ -18,11 +16,10 @@ from services.runtime.checks import (
     check_ids,
     check_range,
     check_same_length,
-    check_time_ms,
 )
 from services.runtime.columns import write_floats
 from services.runtime.errors import InvalidFieldError
-from services.runtime.scenario import EVENT_NAMES
+from services.runtime.messages import check_history, check_item
 from services.scoring.loaded_model import LoadedModel
 from services.scoring.pool import FloatArray, IntArray
 from services.scoring.predictor import CLICK_PROBABILITY, Candidates, History, Predictions
@@ -31,40 +28,19 @@ from services.scoring.vectors import ItemText
 MAX_SCORED = 5_000
 MAX_RERANKED = 256
 MAX_VECTORS = 1_000
-MAX_HISTORY = 10_000
 MAX_EMBEDDED = 256
 MAX_COLUMNS = 64
 MAX_VECTOR_LENGTH = 4_096
-MAX_TITLE = 1_000
-MAX_DESCRIPTION = 20_000
-MAX_CATEGORIES = 64
-MAX_CATEGORY = 128
-MAX_BRAND = 1_000
-MAX_ATTRIBUTES = 64
-# The years 1 to 9999: what calendars can name.
-MIN_PUBLISHED_MS = -62_135_596_800_000
-MAX_PUBLISHED_MS = 253_402_300_799_999
 
 
 def history_of(message: history_pb2.History) -> History:
     """The user's events; n may be 0."""
-    count = len(message.item_ids)
-    check_count("history.item_ids", count, 0, MAX_HISTORY)
-    for name in ("event_kinds", "event_times_ms", "values"):
-        check_same_length(f"history.{name}", getattr(message, name), "history.item_ids", message.item_ids)
-    item_ids = list(message.item_ids)
-    check_ids("history.item_ids", item_ids)
-    kinds = np.array(message.event_kinds[:], dtype=np.int64)
-    times_ms = np.array(message.event_times_ms[:], dtype=np.int64)
-    if not np.isin(kinds, list(EVENT_NAMES)).all():
-        for place, kind in enumerate(kinds.tolist()):
-            check_enum(f"history.event_kinds[{place}]", kind, list(EVENT_NAMES), ", ".join(EVENT_NAMES.values()))
-    now_ms = int(time.time() * 1000)
-    if count and (times_ms.min() < 0 or times_ms.max() > now_ms + MAX_CLOCK_SKEW_MS):
-        for place, time_ms in enumerate(times_ms.tolist()):
-            check_time_ms(f"history.event_times_ms[{place}]", time_ms, now_ms)
-    _finite("history.values", message.values)
-    return History(item_ids, kinds, times_ms)
+    check_history("history", message)
+    return History(
+        list(message.item_ids),
+        np.array(message.event_kinds[:], dtype=np.int64),
+        np.array(message.event_times_ms[:], dtype=np.int64),
+    )
 
 
 def wants_reranker(request: pb.ScoreCandidatesRequest) -> bool:
@@ -159,34 +135,8 @@ def items_of(request: pb.EmbedItemsRequest, template: str) -> list[ItemText]:
     """The items to embed, as texts."""
     check_count("items", len(request.items), 1, MAX_EMBEDDED)
     for place, item in enumerate(request.items):
-        _check_item(f"items[{place}]", item)
+        check_item(f"items[{place}]", item)
     return [_item_text(item, template) for item in request.items]
-
-
-def _check_item(field: str, item: item_pb2.Item) -> None:
-    """What can enter the text, and the id; the catalogue checks the rest when an item is stored."""
-    check_id(f"{field}.item_id", item.item_id)
-    _check_length(f"{field}.title", item.title, 0, MAX_TITLE)
-    _check_length(f"{field}.description", item.description, 0, MAX_DESCRIPTION)
-    check_count(f"{field}.categories", len(item.categories), 0, MAX_CATEGORIES)
-    for place, category in enumerate(item.categories):
-        _check_length(f"{field}.categories[{place}]", category, 1, MAX_CATEGORY)
-    _check_length(f"{field}.brand", item.brand, 0, MAX_BRAND)
-    if item.HasField("price"):
-        check_finite(f"{field}.price", item.price)
-        if item.price < 0:
-            raise InvalidFieldError(f"{field}.price", f"is {item.price:g}; send 0 or more, or leave it out")
-    if item.HasField("published_time_ms") and not MIN_PUBLISHED_MS <= item.published_time_ms <= MAX_PUBLISHED_MS:
-        raise InvalidFieldError(
-            f"{field}.published_time_ms",
-            f"is {item.published_time_ms}; send milliseconds since 1970 UTC in the years 1 to 9999",
-        )
-    check_count(f"{field}.attributes", len(item.attributes), 0, MAX_ATTRIBUTES)
-
-
-def _check_length(field: str, value: str, low: int, high: int) -> None:
-    if not low <= len(value) <= high:
-        raise InvalidFieldError(field, f"has {len(value)} characters; send {low} to {high}")
 
 
 def _item_text(item: item_pb2.Item, template: str) -> ItemText:

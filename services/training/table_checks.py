@@ -14,17 +14,23 @@ import pyarrow.compute as pc
 
 from services.runtime.checks import MAX_CLOCK_SKEW_MS, MAX_ID_BYTES, check_id
 from services.runtime.errors import InvalidFieldError
+from services.runtime.messages import (
+    MAX_ATTRIBUTE_NAME,
+    MAX_ATTRIBUTE_VALUE,
+    MAX_ATTRIBUTES,
+    MAX_BRAND,
+    MAX_CATEGORIES,
+    MAX_CATEGORY,
+    MAX_DESCRIPTION,
+    MAX_IMAGE,
+    MAX_PUBLISHED_MS,
+    MAX_TITLE,
+    MIN_PUBLISHED_MS,
+)
 from services.runtime.scenario import EVENT_NUMBERS, ScenarioHead
 
-MAX_TITLE_CHARACTERS = 1_000
-MAX_DESCRIPTION_CHARACTERS = 20_000
-MAX_CATEGORIES = 64
-MAX_CATEGORY_CHARACTERS = 128
-MAX_ATTRIBUTES = 64
 MAX_POSITION = 199
 MAX_FLOAT32 = 3.4028234e38
-YEAR_1_MS = -62_135_596_800_000
-YEAR_10000_MS = 253_402_300_800_000
 
 RowArray = npt.NDArray[np.int64]
 MISSING = "is missing"
@@ -50,13 +56,15 @@ def check_items(items: pa.Table, head: ScenarioHead | None) -> Iterator[Finding]
     if head is not None and head.catalogue.require_title:
         blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(items["title"], ""))), 0)
         yield from _found("title", blank, "is empty, and the scenario requires titles")
-    yield from _longer(items, "title", MAX_TITLE_CHARACTERS)
-    yield from _longer(items, "description", MAX_DESCRIPTION_CHARACTERS)
+    yield from _longer(items, "title", MAX_TITLE)
+    yield from _longer(items, "description", MAX_DESCRIPTION)
+    yield from _longer(items, "brand", MAX_BRAND)
+    yield from _longer(items, "image", MAX_IMAGE)
     yield from _categories(items)
     yield from _not_finite(items, "price")
     yield from _found("price", pc.less(items["price"], 0), "is negative")
     published = items["published_time"].cast(pa.int64())
-    outside = pc.or_(pc.less(published, YEAR_1_MS), pc.greater_equal(published, YEAR_10000_MS))
+    outside = pc.or_(pc.less(published, MIN_PUBLISHED_MS), pc.greater(published, MAX_PUBLISHED_MS))
     yield from _found("published_time", outside, "is outside the years 1 to 9999")
     yield from _attributes(items)
 
@@ -192,8 +200,8 @@ def _categories(items: pa.Table) -> Iterator[Finding]:
     many = pc.greater(pc.list_value_length(lists), MAX_CATEGORIES)
     yield from _found("categories", many, f"has more than {MAX_CATEGORIES} entries")
     length = pc.utf8_length(pc.fill_null(pc.list_flatten(lists), ""))
-    bad = pc.or_(pc.equal(length, 0), pc.greater(length, MAX_CATEGORY_CHARACTERS))
-    reason = f"has an entry that is not 1 to {MAX_CATEGORY_CHARACTERS} characters long"
+    bad = pc.or_(pc.equal(length, 0), pc.greater(length, MAX_CATEGORY))
+    reason = f"has an entry that is not 1 to {MAX_CATEGORY} characters long"
     yield from _found_in_lists("categories", lists, bad, reason)
 
 
@@ -202,8 +210,13 @@ def _attributes(table: pa.Table) -> Iterator[Finding]:
     many = pc.greater(pc.list_value_length(lists), MAX_ATTRIBUTES)
     yield from _found("attributes", many, f"has more than {MAX_ATTRIBUTES} entries")
     entries = pc.list_flatten(lists)
-    bad = pc.or_(pc.equal(pc.utf8_length(pc.struct_field(entries, 0)), 0), pc.is_null(pc.struct_field(entries, 1)))
+    names, values = pc.struct_field(entries, 0), pc.struct_field(entries, 1)
+    bad = pc.or_(pc.equal(pc.utf8_length(names), 0), pc.is_null(values))
     yield from _found_in_lists("attributes", lists, bad, "has an entry without a name or without a value")
+    sizes = pc.utf8_length(pc.fill_null(values, ""))
+    long = pc.or_(pc.greater(pc.utf8_length(names), MAX_ATTRIBUTE_NAME), pc.greater(sizes, MAX_ATTRIBUTE_VALUE))
+    reason = f"has a name longer than {MAX_ATTRIBUTE_NAME} or a value longer than {MAX_ATTRIBUTE_VALUE:,} characters"
+    yield from _found_in_lists("attributes", lists, long, reason)
 
 
 def _found_in_lists(column: str, lists: Any, bad_entries: Any, reason: str) -> Iterator[Finding]:

@@ -5,11 +5,11 @@ import re
 from typing import Any
 
 from services.model.text import clean_text
-from services.training.table_checks import (
+from services.runtime.messages import (
     MAX_CATEGORIES,
-    MAX_CATEGORY_CHARACTERS,
-    MAX_DESCRIPTION_CHARACTERS,
-    MAX_TITLE_CHARACTERS,
+    MAX_CATEGORY,
+    MAX_DESCRIPTION,
+    MAX_TITLE,
 )
 
 _COMMENT = re.compile(r"<!--.*?(-->|$)|<(style|script)\b.*?(</\2>|$)", re.DOTALL | re.IGNORECASE)
@@ -25,17 +25,17 @@ def plain(value: Any) -> str:
 
 def title_of(value: Any) -> str:
     """`plain`, cut to the longest title that a table holds."""
-    return plain(value)[:MAX_TITLE_CHARACTERS]
+    return plain(value)[:MAX_TITLE]
 
 
 def description_of(*values: Any) -> str | None:
     """`plain` of all values, cut to the longest description that a table holds; None when nothing is left."""
-    return " ".join(filter(None, map(plain, values)))[:MAX_DESCRIPTION_CHARACTERS] or None
+    return " ".join(filter(None, map(plain, values)))[:MAX_DESCRIPTION] or None
 
 
 def categories_of(values: Any) -> list[str]:
     """The distinct names of a list, broadest first, cut to what a table holds."""
-    names = [plain(value)[:MAX_CATEGORY_CHARACTERS] for value in values] if isinstance(values, list) else []
+    names = [plain(value)[:MAX_CATEGORY] for value in values] if isinstance(values, list) else []
     return list(dict.fromkeys(filter(None, names)))[:MAX_CATEGORIES]
 
 
