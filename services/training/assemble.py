@@ -230,6 +230,7 @@ class Assembly:
             head.tasks,
             adaptation.frozen_vectors,
             adaptation.reporter,
+            events=settings.evaluation_queries,
             labelled=[full],
         )
         state: State = {

@@ -205,6 +205,8 @@ class TrainingSettings(Settings):
     """Items with at least this many training events get an id embedding."""
     validation_queries: int = Field(default=2000, ge=10)
     """Validation queries used for early stopping and calibration."""
+    evaluation_queries: int = Field(default=10_000, ge=10)
+    """Test queries, at most, on which a new bundle is measured; `recmesh evaluate` takes all unless told otherwise."""
     calibration_candidates: int = Field(default=500, ge=2)
     """Retrieved candidates per query to which probabilities are calibrated."""
     int8_largest_loss: float = Field(default=0.01, ge=0, le=1)
