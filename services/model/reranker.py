@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from services.model.item_tower import mean_pool
+
 # Added to the attention logit of what must not be seen.
 _NEVER = -1e4
 
@@ -43,9 +45,10 @@ class Reranker(nn.Module):
         own_bias = ((1 - candidate_mask) * _NEVER).to(history.dtype)[:, None, :, None, :]  # [B, 1, K, 1, T]
         for layer in self.bert.encoder.layer:
             history, candidates = self._layer(layer, history, candidates, history_bias, own_bias)
-        first = candidates.view(batch, count, tokens, -1)[:, :, 0]
-        score: Tensor = self.interest(first.float())
-        return score.squeeze(-1)
+        # Sentence encoders are trained on the mean of their token states, not on the first one.
+        states = mean_pool(candidates.float().view(batch * count, tokens, -1), candidate_mask.flatten(0, 1))
+        score: Tensor = self.interest(states)
+        return score.view(batch, count)
 
     def _embed(self, ids: Tensor, places: Tensor, segment: int) -> Tensor:
         """Token states [B, S, W] of ids [B, S] at `places`; segment 0 is the history, 1 the candidates."""

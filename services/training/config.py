@@ -53,7 +53,7 @@ class DataSettings(Settings):
 class ItemAdaptationSettings(Settings):
     """How the language model learns which items go together: LoRA, contrastive over pairs that one user had."""
 
-    steps: int = Field(default=100, ge=0)
+    steps: int = Field(default=60, ge=0)
     """Most optimiser steps; 0 keeps the base model as it is and trains only the projection."""
     batch_pairs: int = Field(default=64, ge=2)
     """Pairs per step; every other pair's item in the batch is a negative."""
@@ -155,7 +155,7 @@ class RerankerSettings(Settings):
     """Histories per step."""
     candidates: int = Field(default=12, ge=2)
     """Candidates per history in training: the positive and hard negatives from the scorer's best."""
-    learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     """Highest learning rate."""
     lora_rank: int = Field(default=16, ge=1)
     """Rank of its LoRA matrices."""
@@ -169,9 +169,9 @@ class RerankerSettings(Settings):
     """Length a candidate's tokens are cut to."""
     rerank_count: int = Field(default=32, ge=2)
     """Candidates re-ranked per query when its weight is fitted and when it is evaluated."""
-    fusion_queries: int = Field(default=300, ge=10)
+    fusion_queries: int = Field(default=200, ge=10)
     """Validation queries on which its weight against the scorer is fitted."""
-    evaluation_queries: int = Field(default=300, ge=10)
+    evaluation_queries: int = Field(default=200, ge=10)
     """Test queries on which the re-ranked order is measured."""
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ def unshared_score(model: Reranker, history: torch.Tensor, candidate: torch.Tens
         token_type_ids=torch.cat([torch.zeros(prefix), torch.ones(len(candidate))]).long()[None],
         attention_mask=torch.where(allowed, 0.0, -1e4)[None, None],
     ).last_hidden_state
-    return model.interest(hidden[0, prefix]).item()
+    return model.interest(hidden[0, prefix:].mean(dim=0)).item()
 
 
 @torch.inference_mode()
