@@ -34,64 +34,55 @@ class Reranker(nn.Module):
     ) -> Tensor:
         """history_ids, history_mask [B, P], candidate_ids, candidate_mask [B, K, T] → click logit [B, K]."""
         batch, count, tokens = candidate_ids.shape
-        places = torch.arange(history_ids.shape[1], device=history_ids.device).unsqueeze(0)
-        history = self._embed(history_ids, places, 0)
+        prefix = history_ids.shape[1]
+        places = torch.arange(prefix, device=history_ids.device).expand(batch, prefix)
         starts = history_mask.sum(dim=1)[:, None, None]
-        places = starts + torch.arange(tokens, device=history_ids.device)
-        candidates = self._embed(
-            candidate_ids.view(batch, count * tokens), places.expand(batch, count, tokens).flatten(1), 1
-        )
-        history_bias = ((1 - history_mask) * _NEVER).to(history.dtype)[:, None, None, :]  # [B, 1, 1, P]
-        own_bias = ((1 - candidate_mask) * _NEVER).to(history.dtype)[:, None, :, None, :]  # [B, 1, K, 1, T]
+        later = (starts + torch.arange(tokens, device=history_ids.device)).expand(batch, count, tokens)
+        ids = torch.cat([history_ids, candidate_ids.flatten(1)], dim=1)
+        segments = torch.cat([torch.zeros_like(history_ids), torch.ones_like(candidate_ids).flatten(1)], dim=1)
+        # History and candidates go through every linear layer together: one product, and one weight to quantise.
+        states = self._embed(ids, torch.cat([places, later.flatten(1)], dim=1), segments)
+        history_bias = ((1 - history_mask) * _NEVER).to(states.dtype)[:, None, None, :]  # [B, 1, 1, P]
+        own_bias = ((1 - candidate_mask) * _NEVER).to(states.dtype)[:, None, :, None, :]  # [B, 1, K, 1, T]
         for layer in self.bert.encoder.layer:
-            history, candidates = self._layer(layer, history, candidates, history_bias, own_bias)
+            mixed = self._attend(layer.attention.self, states, history_bias, own_bias)
+            states = layer.attention.output(mixed, states)
+            states = layer.output(layer.intermediate(states), states)
+        candidates = states[:, prefix:].float().reshape(batch * count, tokens, -1)
         # Sentence encoders are trained on the mean of their token states, not on the first one.
-        states = mean_pool(candidates.float().view(batch * count, tokens, -1), candidate_mask.flatten(0, 1))
-        score: Tensor = self.interest(states)
+        score: Tensor = self.interest(mean_pool(candidates, candidate_mask.flatten(0, 1)))
         return score.view(batch, count)
 
-    def _embed(self, ids: Tensor, places: Tensor, segment: int) -> Tensor:
+    def _embed(self, ids: Tensor, places: Tensor, segments: Tensor) -> Tensor:
         """Token states [B, S, W] of ids [B, S] at `places`; segment 0 is the history, 1 the candidates."""
         embeddings = self.bert.embeddings
         states = embeddings.word_embeddings(ids) + embeddings.position_embeddings(places)
-        states = states + embeddings.token_type_embeddings.weight[segment]
+        states = states + embeddings.token_type_embeddings(segments)
         result: Tensor = embeddings.dropout(embeddings.LayerNorm(states))
         return result
 
-    def _split(self, states: Tensor) -> Tensor:
-        """[B, S, W] → [B, H, S, W / H]."""
-        batch, length, width = states.shape
-        return states.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+    def _attend(self, attention: Any, states: Tensor, history_bias: Tensor, own_bias: Tensor) -> Tensor:
+        """What each token reads: history tokens the history, candidate tokens the history and their own candidate.
 
-    def _layer(
-        self, layer: Any, history: Tensor, candidates: Tensor, history_bias: Tensor, own_bias: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        attention = layer.attention.self
-        count, tokens = own_bias.shape[2], own_bias.shape[4]
-        key, value = self._split(attention.key(history)), self._split(attention.value(history))
-        scale = key.shape[-1] ** -0.5
+        states [B, P + Q, W], history_bias [B, 1, 1, P], own_bias [B, 1, K, 1, T] → [B, P + Q, W].
+        """
+        batch, _, width = states.shape
+        prefix, count, tokens = history_bias.shape[-1], own_bias.shape[2], own_bias.shape[4]
+        size = width // self.heads
+        parts = [linear(states) for linear in (attention.query, attention.key, attention.value)]
+        query, key, value = (part.view(batch, -1, self.heads, size).transpose(1, 2) for part in parts)
+        query = query * size**-0.5
+        # Every token against the history: [B, H, P + Q, P].
+        shared = query @ key[:, :, :prefix].transpose(-1, -2) + history_bias
+        history = torch.softmax(shared[:, :, :prefix], dim=-1) @ value[:, :, :prefix]
 
-        query = self._split(attention.query(history))
-        weights = torch.softmax(query @ key.transpose(-1, -2) * scale + history_bias, dim=-1)
-        mixed_history = weights @ value  # [B, H, P, W / H]
-
-        batch, _, length, size = self._split(candidates).shape
-        query = self._split(attention.query(candidates))  # [B, H, Q, W / H]
         shape = (batch, self.heads, count, tokens, size)
-        own_key = self._split(attention.key(candidates)).reshape(shape)
-        own_value = self._split(attention.value(candidates)).reshape(shape)
-        shared = query @ key.transpose(-1, -2) * scale + history_bias  # [B, H, Q, P]
-        own = query.reshape(shape) @ own_key.transpose(-1, -2) * scale + own_bias  # [B, H, K, T, T]
-        weights = torch.softmax(torch.cat([shared, own.reshape(batch, self.heads, length, tokens)], dim=-1), dim=-1)
-        prefix = shared.shape[-1]
+        own_query, own_key, own_value = (part[:, :, prefix:].reshape(shape) for part in (query, key, value))
+        own = own_query @ own_key.transpose(-1, -2) + own_bias  # [B, H, K, T, T]
+        own = own.reshape(batch, self.heads, count * tokens, tokens)
+        weights = torch.softmax(torch.cat([shared[:, :, prefix:], own], dim=-1), dim=-1)
         own_weights = weights[..., prefix:].reshape(batch, self.heads, count, tokens, tokens)
-        mixed = weights[..., :prefix] @ value + (own_weights @ own_value).reshape(batch, self.heads, length, size)
-        return self._finish(layer, history, mixed_history), self._finish(layer, candidates, mixed)
-
-    def _finish(self, layer: Any, states: Tensor, mixed: Tensor) -> Tensor:
-        """The rest of a BERT layer after its attention. states [B, S, W], mixed [B, H, S, W / H] → [B, S, W]."""
-        batch, heads, length, size = mixed.shape
-        joined = mixed.transpose(1, 2).reshape(batch, length, heads * size)
-        states = layer.attention.output(joined, states)
-        result: Tensor = layer.output(layer.intermediate(states), states)
-        return result
+        read_own = (own_weights @ own_value).reshape(batch, self.heads, count * tokens, size)
+        candidates = weights[..., :prefix] @ value[:, :, :prefix] + read_own
+        mixed = torch.cat([history, candidates], dim=2)  # [B, H, P + Q, W / H]
+        return mixed.transpose(1, 2).reshape(batch, -1, width)

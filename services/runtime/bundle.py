@@ -60,7 +60,7 @@ class RerankerInfo(Settings):
     scorer_weight: float
     """Factor of the scorer's click logit (before calibration it is undone from the probability) in the fused logit."""
     reranker_weight: float
-    """Factor of the re-ranker's logit in the fused logit."""
+    """Factor of the re-ranker's logit in the fused logit; 0 where validation found no gain: it is then not served."""
     offset: float
     """Added to the fused logit: p = sigmoid(scorer_weight · logit(p_scorer) + reranker_weight · r + offset)."""
 
@@ -136,6 +136,11 @@ class Manifest(Settings):
     """None: this bundle has no re-ranker."""
     files: dict[str, FileInfo] = Field(default_factory=dict)
     """Every other file by relative path."""
+
+    @property
+    def served_reranker(self) -> RerankerInfo | None:
+        """The re-ranker where it pays: one whose fitted weight is 0 would cost its time and change no order."""
+        return self.reranker if self.reranker is not None and self.reranker.reranker_weight != 0 else None
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def items_response(vectors: FloatArray, model_version: str) -> pb.EmbedItemsResp
 def info_response(model: LoadedModel) -> pb.GetModelInfoResponse:
     """What is loaded. Metrics are those of the whole model over all users."""
     manifest = model.manifest
-    reranker = [] if manifest.reranker is None else [rung_pb2.RUNG_RERANKER]
+    reranker = [] if manifest.served_reranker is None else [rung_pb2.RUNG_RERANKER]
     return pb.GetModelInfoResponse(
         model_version=manifest.model_version,
         base_model=manifest.base_model.name,

@@ -74,7 +74,7 @@ class Predictor:
         self._pool = pool
         self._history_tokeniser: Tokeniser | None = None
         self._item_tokeniser: Tokeniser | None = None
-        if (reranker := bundle.manifest.reranker) is not None:
+        if (reranker := bundle.manifest.served_reranker) is not None:
             tokenizer_file = bundle.path / "tokenizer.json"
             self._history_tokeniser = Tokeniser(tokenizer_file, reranker.history_tokens)
             self._item_tokeniser = Tokeniser(tokenizer_file, reranker.item_tokens, token_cache_size)
@@ -123,7 +123,7 @@ class Predictor:
         A candidate without a text keeps the scorer's probability; without a known event in the history all do.
         InvalidFieldError when this model has no re-ranker, and for a missing or an unknown column.
         """
-        info = self.manifest.reranker
+        info = self.manifest.served_reranker
         if info is None or self._history_tokeniser is None or self._item_tokeniser is None:
             raise InvalidFieldError("rung", f"model {self.manifest.model_version} has no re-ranker; send RUNG_SCORER")
         self._check_columns(candidates, [CLICK_PROBABILITY], [*self.manifest.feature_names, CLICK_PROBABILITY])

@@ -152,7 +152,7 @@ class Serving:
             return
         self._metrics.items.set(len(self.model.items))
         latency = self.model.reranker_latency
-        if self.model.manifest.reranker is None or latency.age_s() < self._settings.latency_probe_s:
+        if self.model.manifest.served_reranker is None or latency.age_s() < self._settings.latency_probe_s:
             return
         try:
             await self.model.probe_reranker()

@@ -46,7 +46,7 @@ def model_name(part: str, version: str) -> str:
 
 def parts_of(bundle: Bundle) -> list[str]:
     """The parts that a bundle has."""
-    return [part for part in PARTS if part != "reranker" or bundle.manifest.reranker is not None]
+    return [part for part in PARTS if part != "reranker" or bundle.manifest.served_reranker is not None]
 
 
 class TritonServer:

@@ -50,7 +50,7 @@ _FLAT_ITEMS = 20_000
 _HNSW_LINKS = 32
 _ENCODE_BATCH = 64
 _RERANK_BATCH = 4
-# Enough to see a loss of one per cent of the list's NDCG, since the same queries are run both ways.
+# The same queries and the same weights both ways, so that few are enough to see a loss.
 _INT8_QUERIES = 100
 _SCORE_BATCH = 64
 
@@ -91,15 +91,13 @@ class Assembly:
         )
         if settings.reranker.enabled:
             sample = self._rerank_sample(adaptation.validation, _INT8_QUERIES)
+            path = part_path(self.repository, "reranker")
+            fusion = fuse(sample.scorer_logits, self._rerank(path, sample), sample.labels)
 
             def quality(model: Path) -> float:
-                logits = self._rerank(model, sample)
-                fusion = fuse(sample.scorer_logits, logits, sample.labels)
-                return sample.ndcg(fusion.apply(sample.scorer_logits, logits))
+                return sample.ndcg(fusion.apply(sample.scorer_logits, self._rerank(model, sample)))
 
-            decisions["reranker"] = quantise_where_free(
-                part_path(self.repository, "reranker"), settings.int8_largest_loss, quality
-            )
+            decisions["reranker"] = quantise_where_free(path, settings.int8_largest_loss, quality)
         return decisions
 
     def _dims(self, item_tokens: int) -> ModelDims:

@@ -83,7 +83,7 @@ class InProcessModel:
         items = ItemTable.load(bundle, scoring.new_item_capacity)
         pool = OnnxPool(bundle, scenario.section("triton", TritonSettings))
         self._predictor = Predictor(bundle, items, pool, scoring.token_cache_size)
-        self.can_rerank = bundle.manifest.reranker is not None and self._ranking.reranker
+        self.can_rerank = bundle.manifest.served_reranker is not None and self._ranking.reranker
 
     async def answer(self, user: UserContext, candidate_count: int, rerank: bool) -> float:
         """Retrieve, score and, with `rerank`, re-rank as many as ranking does. Returns milliseconds."""

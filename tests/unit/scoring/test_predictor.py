@@ -1,6 +1,7 @@
 """The predictor over the tiny bundle's real models, in this process."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from services.model.history import build_history_inputs
 from services.runtime.errors import InvalidFieldError
 from services.scoring.predictor import CLICK_PROBABILITY, Candidates, History, Predictor, calibrated_probability, fuse
+from services.scoring.triton_pool import parts_of
 from services.scoring.vectors import ItemTable
 from tests.support.ort_pool import OrtPool
 from tests.support.tiny_bundle import FEATURE_NAMES, make_tiny_bundle
@@ -190,6 +192,16 @@ async def test_a_bundle_without_a_reranker_says_so(tmp_path):
     predictions = await predictor.score(None, history("i1"), candidates("i2"))
     assert predictions.conversion is None
     assert predictions.rating is None
+
+
+async def test_a_reranker_that_changes_no_order_is_not_served(bundle):
+    info = bundle.manifest.reranker.model_copy(update={"reranker_weight": 0.0})
+    idle = replace(bundle, manifest=bundle.manifest.model_copy(update={"reranker": info}))
+    predictor = Predictor(idle, ItemTable.load(idle, 10), OrtPool(idle.triton_path), token_cache_size=0)
+    with pytest.raises(InvalidFieldError, match=r"rung: model .* has no re-ranker"):
+        await predictor.rerank(history("i1"), candidates("i2", **{CLICK_PROBABILITY: 0.5}))
+    assert parts_of(idle) == ["item_encoder", "user_encoder", "scorer"]
+    assert "reranker" in parts_of(bundle)
 
 
 def test_calibration_and_fusion_are_their_formulas(bundle):
