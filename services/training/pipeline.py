@@ -83,8 +83,7 @@ class Adaptation:
     @cached_property
     def validation(self) -> Queries:
         """The validation queries that tuning, early stopping and calibration use."""
-        queries = build_queries(self.dataset.interactions, self.dataset.split, self.tasks, "valid")
-        return queries.sample(self.settings.validation_queries, self.settings.seed)
+        return self._validation_sample(self.settings.validation_queries)
 
     @cached_property
     def train_queries(self) -> Queries:
@@ -194,7 +193,7 @@ class Adaptation:
             )
             scorer = make_scorer(self.settings, self.tasks)
             scorer.load_state_dict(state)
-            fusion = self.validation.sample(self.settings.scorer.fusion_queries, self.settings.seed)
+            fusion = self._validation_sample(self.settings.scorer.fusion_queries)
             fit_fusion(scorer, fusion, self.requests, self.settings.scorer.cold_price, self.reporter)
             return dict(scorer.state_dict())
 
@@ -228,6 +227,10 @@ class Adaptation:
             if isinstance(module, peft.tuners.lora.LoraLayer):
                 module.merge()
         return reranker.eval()
+
+    def _validation_sample(self, count: int) -> Queries:
+        queries = build_queries(self.dataset.interactions, self.dataset.split, self.tasks, "valid")
+        return queries.sample(count, self.settings.seed)
 
     def _merged_language_model(self) -> Any:
         """A fresh copy of the adapted language model without LoRA matrices."""
