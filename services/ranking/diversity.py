@@ -35,7 +35,7 @@ def diversify(
         return list(np.argsort(-relevance, kind="stable")[:n])
     scaled = _scale(relevance)
     if plain or vectors is None:
-        chooser: _Chooser = _ByRelevance(scaled)
+        chooser: _ByRelevance = _ByRelevance(scaled)
     elif settings.method == "mmr":
         chooser = _Mmr(scaled, vectors, settings.strength)
     else:
@@ -128,6 +128,3 @@ class _Dpp(_ByRelevance):
         row = (similarity - known) / np.sqrt(self._left[place])
         self._rows.append(row)
         self._left = np.maximum(self._left - row * row, 0.0)
-
-
-_Chooser = _ByRelevance
