@@ -35,16 +35,6 @@ def clean_text(text: str) -> str:
     return _SPACES.sub(" ", _TAGS.sub(" ", html.unescape(text[: 4 * MAX_CHARACTERS]))).strip()
 
 
-def template_fields(template: str) -> list[str]:
-    """The names that a template uses. ValueError for a name that no item has or a broken template."""
-    names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    known = {"title", "description", "categories", "brand", "price", "year"}
-    for name in names:
-        if name not in known and not name.startswith("attributes."):
-            raise ValueError(f"item_text names {name!r}; use {', '.join(sorted(known))} or attributes.<name>")
-    return names
-
-
 def format_item(template: str, item: ItemFields) -> str:
     """The item's text: the template with each name replaced by the item's column, empty columns leaving no trace."""
     year = ""

@@ -5,11 +5,12 @@ here; each further section belongs to one component, which checks it with its ow
 """
 
 import re
+import string
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from services.runtime.config import Settings, parse_settings, read_yaml
 from services.runtime.errors import SetupError, UnknownScenarioError
@@ -27,6 +28,9 @@ EVENT_NAMES: dict[int, str] = {number: name for name, number in EVENT_NUMBERS.it
 
 SECTIONS = ("data", "training", "feature", "candidate", "scoring", "ranking", "feedback", "triton")
 """Sections that belong to one component each."""
+
+ITEM_TEXT_COLUMNS = ("title", "description", "categories", "brand", "price", "year")
+"""What a template of item texts may name, beside attributes.<name>."""
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$"
 
@@ -76,6 +80,20 @@ class CatalogueSettings(Settings):
     price, year) and attributes.<name>. An empty column leaves nothing behind."""
     require_title: bool = True
     """Refuse items without a title."""
+
+    @field_validator("item_text")
+    @classmethod
+    def _check_item_text(cls, template: str) -> str:
+        fields = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
+        if any(spec or conversion for _, spec, conversion in fields):
+            raise ValueError("has a format or a conversion, which have no effect; give names alone, e.g. '{title}'")
+        names = [str(name) for name, _, _ in fields]
+        if not names:
+            raise ValueError("names no column, so all items would read alike; use e.g. '{title}'")
+        for name in names:
+            if name not in ITEM_TEXT_COLUMNS and not name.startswith("attributes."):
+                raise ValueError(f"names {name!r}; use {', '.join(ITEM_TEXT_COLUMNS)} or attributes.<name>")
+        return template
 
 
 class BlendSettings(Settings):

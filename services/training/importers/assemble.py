@@ -48,13 +48,6 @@ def _as_column(values: Any, kind: pa.DataType, count: int) -> Any:
     return pa.array(values, kind)
 
 
-def empty_draft(schema: pa.Schema) -> pa.Table:
-    """A draft without rows."""
-    return pa.table(
-        [pa.nulls(0, kind) for kind in [*schema.types, _FILE.type, _ROW.type]], [*schema.names, _FILE.name, _ROW.name]
-    )
-
-
 def event_ids(progress: Progress, *columns: Any) -> pa.ChunkedArray:
     """An id per row: 24 hexadecimal digits of the BLAKE2 hash of the row's columns. The same row gets the same id."""
     parts = [column if isinstance(column, str) else pc.fill_null(column.cast(pa.string()), "") for column in columns]

@@ -4,9 +4,10 @@ import pytest
 from pydantic import Field
 
 from recmesh.type.v1.event_kind_pb2 import EventKind
+from services.model.text import ItemFields, format_item
 from services.runtime.config import Settings
 from services.runtime.errors import SetupError, UnknownScenarioError
-from services.runtime.scenario import EVENT_NUMBERS, find_scenario, load_scenarios
+from services.runtime.scenario import EVENT_NUMBERS, ITEM_TEXT_COLUMNS, find_scenario, load_scenarios
 
 HEAD = """
     description: Films
@@ -45,6 +46,12 @@ class Section(Settings):
     """A size."""
 
 
+def test_every_column_that_a_template_may_name_is_formatted():
+    fields = ItemFields("T", "D", ("C",), "B", 2.5, 0, {"mood": "M"})
+    template = " ".join(f"{{{name}}}" for name in (*ITEM_TEXT_COLUMNS, "attributes.mood"))
+    assert format_item(template, fields) == "T D C B 2.50 1970 M"
+
+
 def test_a_section_is_parsed_by_its_owner(tmp_path):
     video = load(tmp_path, scenario("    ranking: {size: 5}\n"))["video"]
     assert video.section("ranking", Section).size == 5
@@ -66,6 +73,10 @@ def test_a_section_is_parsed_by_its_owner(tmp_path):
         (scenario().replace("[click, rating]", "[clik]"), "events.0"),
         (scenario().replace("{events: [click]}", "{events: [click], min_value: .nan}"), "min_value"),
         (scenario("    tasks: {a: [}"), "cannot be read as YAML"),
+        (scenario("    catalogue: {item_text: '{titel}'}\n"), "catalogue.item_text: Value error, names 'titel'"),
+        (scenario("    catalogue: {item_text: '{title'}\n"), "catalogue.item_text"),
+        (scenario("    catalogue: {item_text: film}\n"), "names no column"),
+        (scenario("    catalogue: {item_text: '{title:>9}'}\n"), "no effect"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_name_and_the_setting(tmp_path, text, message):
