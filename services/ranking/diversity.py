@@ -31,8 +31,9 @@ def diversify(
     n = min(n, M)
     capped = settings.max_per_category > 0
     plain = settings.method == "none" or settings.strength == 0 or vectors is None
+    by_relevance = np.argsort(-relevance, kind="stable")
     if M == 0 or (plain and not capped):
-        return list(np.argsort(-relevance, kind="stable")[:n])
+        return list(by_relevance[:n])
     scaled = _scale(relevance)
     if plain or vectors is None:
         chooser: _ByRelevance = _ByRelevance(scaled)
@@ -45,7 +46,8 @@ def diversify(
     for _ in range(n):
         allowed = free & _below_cap(order, categories, settings) if capped else free
         gains = np.where(allowed if allowed.any() else free, chooser.gains(), -np.inf)
-        place = int(np.argmax(gains))
+        # Scaling may round two relevances to one: of equal gains the more relevant item goes first.
+        place = int(by_relevance[np.argmax(gains[by_relevance])])
         order.append(place)
         free[place] = False
         chooser.choose(place)

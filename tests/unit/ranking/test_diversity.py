@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -38,6 +38,7 @@ def test_every_method_returns_a_selection_without_repeats(pool, method, strength
 
 
 @given(pools, st.sampled_from(["mmr", "dpp"]))
+@example((np.array([0, 2.0**-52, -2], np.float32), np.zeros((3, 4), np.float32), [""] * 3), "mmr")
 def test_the_first_item_is_the_most_relevant_one(pool, method):
     relevance, vectors, categories = pool
     assert relevance[diversify(relevance, vectors, categories, 1, settings(method=method))[0]] == relevance.max()
