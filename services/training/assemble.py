@@ -6,7 +6,7 @@ Axes: N items, Q queries, C candidates, K re-ranked.
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -162,9 +162,8 @@ class Assembly:
         """Calibration per task and the re-ranker's fusion, by name."""
         adaptation, settings = self.adaptation, self.settings
         validation, scorer = adaptation.validation, self.scorer()
-        users = self._requests().user_vectors(validation)
         count = min(settings.calibration_candidates, adaptation.dataset.item_count)
-        retrieved = top_items(users @ self.item_vectors.T, validation.unseen(), count)
+        retrieved = self._requests().retrieve(validation, count)
         known = retrieved >= 0
         logits = scorer.raw(validation, np.maximum(retrieved, 0))["click"]
         labels = retrieved == validation.targets[:, None]
@@ -283,6 +282,7 @@ class Assembly:
                 "differences": evaluated["differences"],
                 "evaluation_queries": evaluated["queries"],
                 "reranker": evaluated.get("reranker"),
+                "steps": {step: asdict(log) for step, log in adaptation.do_all().items()},
             },
             split=adaptation.dataset.split.facts(),
             metrics=[MetricRow(**row) for row in evaluated["rows"]],

@@ -1,6 +1,6 @@
 """Steps that are done once: each result is kept under a key of everything that it depends on.
 
-<folder>/<step>.pt            a finished step: {"key", "state"}
+<folder>/<step>.pt            a finished step: {"key", "state", "log"}
 <folder>/<step>.partial.pt    the state of a step under way, same form
 
 A step whose key changed is done anew; a step that was interrupted continues from its last partial state. Files are
@@ -10,7 +10,9 @@ written beside their place and renamed, so that a kill at any moment leaves a wh
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +26,45 @@ def state_key(parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-class Partial:
-    """Where a step keeps its state while it is under way."""
+@dataclass(frozen=True)
+class StepLog:
+    """How a step went."""
 
-    def __init__(self, path: Path, key: str) -> None:
+    seconds: float = 0.0
+    """Time it took, interrupted runs included up to what they kept; steps that it asked for are not counted."""
+    rounds: list[dict[str, float]] = field(default_factory=list)
+    """What each round of training showed: "round" (from 1), mean "loss" and, if it validates, "validation" (a loss)."""
+
+
+class Partial:
+    """Where a step keeps its state while it is under way, and notes how it goes."""
+
+    def __init__(self, path: Path, key: str, spent: Callable[[], float] = lambda: 0.0) -> None:
+        """`spent` tells the seconds of this run so far."""
         self._path = path
         self._key = key
+        self._spent = spent
+        self._before = 0.0
+        self.rounds: list[dict[str, float]] = []
 
     def load(self) -> State | None:
         """The last state kept under this key; None at the beginning."""
-        return _load(self._path, self._key)
+        content = _load(self._path, self._key)
+        if content is None:
+            return None
+        log = StepLog(**content.get("log", {}))
+        self._before, self.rounds = log.seconds, log.rounds
+        state: State = content["state"]
+        return state
 
     def save(self, state: State) -> None:
         """Keep `state`, replacing the one before."""
-        _save(self._path, self._key, state)
+        _save(self._path, self._key, state, self.log)
+
+    @property
+    def log(self) -> StepLog:
+        """How the step went so far."""
+        return StepLog(self._before + self._spent(), self.rounds)
 
     def remove(self) -> None:
         """Forget what is kept."""
@@ -45,41 +72,81 @@ class Partial:
 
 
 class Checkpoints:
-    """The results of one scenario's steps."""
+    """The results of one scenario's steps. `logs` tells how those went that were asked for, by step."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.logs: dict[str, StepLog] = {}
+        self._inner_seconds = 0.0
+
+    def path(self, step: str, key: str) -> Path:
+        """Where the step's result is kept: one per step, whatever its key."""
+        return self.folder / f"{step}.pt"
 
     def result(self, step: str, key: str) -> State | None:
         """The step's kept result; None when there is none under this key."""
-        return _load(self.folder / f"{step}.pt", key)
+        content = _load(self.path(step, key), key)
+        return None if content is None else content["state"]
 
     def forget(self, step: str) -> None:
         """Remove the step's result, so that it is done anew."""
-        (self.folder / f"{step}.pt").unlink(missing_ok=True)
+        self.path(step, "").unlink(missing_ok=True)
 
     def run(self, step: str, key: str, work: Callable[[Partial], State]) -> State:
         """The step's result: the one kept under `key`, or that of `work`, which is then kept."""
-        path = self.folder / f"{step}.pt"
+        path = self.path(step, key)
         kept = _load(path, key)
         if kept is not None:
-            return kept
-        partial = Partial(self.folder / f"{step}.partial.pt", key)
-        state = work(partial)
-        _save(path, key, state)
+            self.logs[step] = StepLog(**kept.get("log", {}))
+            result: State = kept["state"]
+            return result
+        started, outer = time.monotonic(), self._inner_seconds
+        self._inner_seconds = 0.0
+        partial = Partial(
+            path.with_suffix(".partial.pt"), key, lambda: time.monotonic() - started - self._inner_seconds
+        )
+        try:
+            state = work(partial)
+            self.logs[step] = partial.log
+        finally:
+            self._inner_seconds = outer + time.monotonic() - started
+        _save(path, key, state, self.logs[step])
         partial.remove()
         return state
 
 
-def _load(path: Path, key: str) -> State | None:
+class KeyedCheckpoints(Checkpoints):
+    """One result per step and key, so that variants of an adaptation share the steps in which they are alike."""
+
+    def path(self, step: str, key: str) -> Path:
+        """Where the step's result under `key` is kept."""
+        return self.folder / f"{step}-{key[:16]}.pt"
+
+    def run(self, step: str, key: str, work: Callable[[Partial], State]) -> State:
+        """As in Checkpoints; what was asked for last is pruned last."""
+        state = super().run(step, key, work)
+        os.utime(self.path(step, key))
+        return state
+
+    def prune(self, most_bytes: int) -> None:
+        """Remove the results that were not asked for for longest, until at most `most_bytes` are left."""
+        files = sorted(self.folder.glob("*.pt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        total = 0
+        for file in files:
+            total += file.stat().st_size
+            if total > most_bytes:
+                file.unlink()
+
+
+def _load(path: Path, key: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     content = torch.load(path, map_location="cpu", weights_only=True)
-    return content["state"] if content["key"] == key else None
+    return content if content["key"] == key else None
 
 
-def _save(path: Path, key: str, state: State) -> None:
+def _save(path: Path, key: str, state: State, log: StepLog) -> None:
     scratch = path.with_suffix(".tmp")
-    torch.save({"key": key, "state": state}, scratch)
+    torch.save({"key": key, "state": state, "log": asdict(log)}, scratch)
     os.replace(scratch, path)

@@ -4,7 +4,7 @@ Axes: Q queries, N items, D vector length.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -74,6 +74,10 @@ class Evaluation:
     """What validation chose, by baseline."""
     query_counts: dict[str, int]
     """Queries by slice."""
+    queries: Queries
+    """What was asked."""
+    ranks: dict[str, Values]
+    """[Q] by method: each target's rank among all items, for curves over other groups of queries."""
 
     def row(self, method: str, slice_name: str, metric: str) -> MetricRow | None:
         """One figure; None when it was not measured."""
@@ -138,8 +142,8 @@ def evaluate_methods(
     split: Split,
     text_vectors: FloatArray | None = None,
     step: Callable[[str], None] = lambda note: None,
-) -> tuple[list[MetricRow], list[DifferenceRow], dict[str, int]]:
-    """Rows of every method and slice, differences of `full` to every other method, and the queries of each slice.
+) -> Evaluation:
+    """Rows of every method and slice, and differences of `full` to every other method. Settings are left empty.
 
     Lists' diversity is measured between text_vectors [N, D] (unit length), and left out without them. A slice without
     queries has no rows. `step` is called `evaluation_steps` times.
@@ -148,8 +152,11 @@ def evaluate_methods(
     bootstraps = {part.name: UserBootstrap(queries.users[part.rows]) for part in slices}
     rows: list[MetricRow] = []
     values: dict[str, dict[str, Mapping[str, Values]]] = {}
+    ranks: dict[str, Values] = {}
     for method in methods:
         rankings = _rank(method, queries, slices, step)
+        if "all" in rankings:
+            ranks[method.name] = rankings["all"].ranks
         values[method.name] = {name: rank_metrics(ranking.ranks) for name, ranking in rankings.items()}
         for name, ranking in rankings.items():
             bootstrap = bootstraps[name]
@@ -172,7 +179,8 @@ def evaluate_methods(
             },
         )
     ]
-    return rows, differences, {part.name: int(part.rows.sum()) for part in slices}
+    counts = {part.name: int(part.rows.sum()) for part in slices}
+    return Evaluation(rows, differences, {}, counts, queries, ranks)
 
 
 def evaluation_steps(methods: Sequence[Method], queries: Queries) -> int:
@@ -236,11 +244,11 @@ def compare(
         tuned = fit_baselines(interactions, split, tasks, text_vectors, step=step)
     methods = [*(baseline.method for baseline in tuned), *([full] if full is not None else [])]
     with reporter.track("Evaluate", evaluation_steps(methods, queries)) as step:
-        rows, differences, counts = evaluate_methods(methods, queries, split, text_vectors, step)
+        found = evaluate_methods(methods, queries, split, text_vectors, step)
     means = user_item_mean(interactions, split, tasks)
-    rows += evaluate_labels([*labelled, *([means] if means is not None else [])], queries, split, tasks)
+    labels = evaluate_labels([*labelled, *([means] if means is not None else [])], queries, split, tasks)
     settings = {baseline.method.name: baseline.setting for baseline in tuned}
-    return Evaluation(rows, differences, settings, counts)
+    return replace(found, rows=[*found.rows, *labels], settings=settings)
 
 
 def best_baseline(

@@ -55,7 +55,7 @@ def train(
     `batches(round)` yields exactly `plan.steps_per_round` batches and must depend on nothing but the round, so that a
     resumed run sees the same ones. `validate` returns a loss; the state with the lowest is kept, and training stops
     after `patience_rounds` without a lower one. Randomness inside the model comes from torch's generator, whose state
-    is kept with each round's checkpoint.
+    is kept with each round's checkpoint, and so is what each round showed (`Partial.rounds`).
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay)
@@ -75,6 +75,7 @@ def train(
             if plan.patience_rounds is not None and number - best_round > plan.patience_rounds:
                 break
             module.train()
+            losses = []
             for batch in batches(number):
                 loss = loss_of(batch)
                 optimiser.zero_grad(set_to_none=True)
@@ -82,9 +83,14 @@ def train(
                 nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimiser.step()
                 schedule.step()
-                advance(f"loss {loss.item():.3f}")
+                losses.append(loss.item())
+                advance(f"loss {losses[-1]:.3f}")
             module.eval()
             validation_loss = validate() if validate is not None else -float(number)
+            partial.rounds.append(
+                {"round": number + 1, "loss": sum(losses) / len(losses)}
+                | ({"validation": float(validation_loss)} if validate is not None else {})
+            )
             if validation_loss < best_loss:
                 best, best_loss, best_round = trained(module), validation_loss, number
             partial.save(

@@ -22,7 +22,7 @@ from services.model.scorer import Scorer
 from services.runtime.scenario import Scenario
 from services.training.adapt_items import adapt_items, encode_catalogue, make_item_encoder
 from services.training.base_model import load_language_model, load_tokenizer
-from services.training.checkpoints import Checkpoints, State, state_key
+from services.training.checkpoints import Checkpoints, State, StepLog, state_key
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, tokenise
 from services.training.features import FeatureTables, fit_features
@@ -227,6 +227,13 @@ class Adaptation:
             if isinstance(module, peft.tuners.lora.LoraLayer):
                 module.merge()
         return reranker.eval()
+
+    def do_all(self) -> dict[str, StepLog]:
+        """Do every step that was not done before; how each went, by step."""
+        _ = self.adapted, self.towers, self.tables, self.scorer
+        if self.settings.reranker.enabled:
+            _ = self.reranker
+        return dict(self.checkpoints.logs)
 
     def _validation_sample(self, count: int) -> Queries:
         queries = build_queries(self.dataset.interactions, self.dataset.split, self.tasks, "valid")

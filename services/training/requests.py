@@ -12,6 +12,7 @@ from torch import Tensor
 
 from services.training.dataset import Dataset, Histories, query_histories
 from services.training.features import FeatureTables
+from services.training.metrics import top_items
 from services.training.split import Queries
 
 FloatArray = npt.NDArray[np.float32]
@@ -39,6 +40,11 @@ class Requests:
     def user_vectors(self, queries: Queries) -> FloatArray:
         """[Q, D]."""
         return self._encode_users(query_histories(self._dataset, queries, self._history_length))
+
+    def retrieve(self, queries: Queries, count: int) -> IntArray:
+        """[Q, count]: the items nearest to each user that they have not had, nearest first; -1 where there are none."""
+        best = top_items(self.user_vectors(queries) @ self.item_vectors.T, queries.unseen(), count)
+        return best.astype(np.int64)
 
     def features(self, queries: Queries) -> FloatArray:
         """[Q, N, F]."""

@@ -140,6 +140,10 @@ def test_the_bundle_is_whole(bundle: Bundle) -> None:
     assert manifest.reranker is not None
     assert manifest.reranker.reranker_weight >= 0
     assert set(manifest.calibration) == set(manifest.tasks)
+    steps = manifest.method["steps"]
+    assert {"language-model", "user-tower", "features", "scorer", "reranker"} <= set(steps)
+    assert [row["round"] for row in steps["user-tower"]["rounds"]] == [1, 2, 3]
+    assert all({"loss", "validation"} <= set(row) for row in steps["user-tower"]["rounds"])
     assert {(row.method, row.slice, row.metric) for row in manifest.metrics} >= {
         (method, "all", "ndcg@10") for method in ("full", "popularity", "item_knn", "ease", "frozen_text")
     }

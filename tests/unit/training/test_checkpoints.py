@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from services.training.checkpoints import Checkpoints, Partial, State, state_key
+from services.training.checkpoints import Checkpoints, KeyedCheckpoints, Partial, State, state_key
 from services.training.loop import Plan, train
 from services.training.progress import Reporter
 
@@ -34,6 +34,44 @@ def test_a_partial_state_of_another_key_is_not_used(tmp_path: Path) -> None:
     assert Partial(tmp_path / "step.partial.pt", "one").load() == {"round": 3}
 
 
+def test_variants_share_what_is_alike_and_the_disk_is_bounded(tmp_path: Path) -> None:
+    runs: list[str] = []
+
+    def ask(key: str) -> State:
+        def work(_: Partial) -> State:
+            runs.append(key)
+            return {"value": torch.ones(1000)}
+
+        return KeyedCheckpoints(tmp_path).run("step", state_key(key), work)
+
+    for key in ("a", "b", "a", "c", "a"):
+        ask(key)
+    assert runs == ["a", "b", "c"]
+    size = KeyedCheckpoints(tmp_path).path("step", state_key("a")).stat().st_size
+    KeyedCheckpoints(tmp_path).prune(2 * size)
+    for key in ("a", "c", "b"):
+        ask(key)
+    assert runs == ["a", "b", "c", "b"]
+
+
+def test_a_step_is_timed_without_the_steps_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("services.training.checkpoints.time.monotonic", lambda: float(next(clock)))
+    checkpoints = Checkpoints(tmp_path)
+
+    def outer(_: Partial) -> State:
+        checkpoints.run("inner", "key", lambda _: {})
+        return {}
+
+    checkpoints.run("outer", "key", outer)
+    # Readings: outer starts at 0, inner runs from 10 to 30, its own reading at 20, outer's own at 40.
+    assert checkpoints.logs["inner"].seconds == 10
+    assert checkpoints.logs["outer"].seconds == 40 - 20
+    again = Checkpoints(tmp_path)
+    again.run("outer", "key", outer)
+    assert again.logs == {"outer": checkpoints.logs["outer"]}
+
+
 class InterruptedRunError(Exception):
     """Stands for a kill."""
 
@@ -57,10 +95,14 @@ def run_training(partial: Partial, stop_after: int | None = None) -> State:
 
 
 def test_an_interrupted_training_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
-    undisturbed = run_training(Partial(tmp_path / "a.pt", "key"))
+    whole = Partial(tmp_path / "a.pt", "key")
+    undisturbed = run_training(whole)
     with pytest.raises(InterruptedRunError):
         run_training(Partial(tmp_path / "b.pt", "key"), stop_after=3)
-    resumed = run_training(Partial(tmp_path / "b.pt", "key"))
+    continued = Partial(tmp_path / "b.pt", "key")
+    resumed = run_training(continued)
+    assert continued.rounds == whole.rounds
+    assert [row["round"] for row in whole.rounds] == [1, 2, 3, 4, 5, 6]
     assert undisturbed.keys() == resumed.keys()
     for name, value in undisturbed.items():
         assert torch.equal(value, resumed[name]), name
@@ -76,8 +118,10 @@ def test_training_stops_when_validation_does_not_gain(tmp_path: Path) -> None:
         yield torch.ones(1, 1)
 
     plan = Plan("test", rounds=5, steps_per_round=1, learning_rate=0.1, patience_rounds=2)
+    partial = Partial(tmp_path / "a.pt", "key")
     train(
-        module, plan, batches, lambda batch: module(batch).sum(), Partial(tmp_path / "a.pt", "key"),
-        Reporter(Console(quiet=True)), lambda: next(losses),
+        module, plan, batches, lambda batch: module(batch).sum(), partial, Reporter(Console(quiet=True)),
+        lambda: next(losses),
     )  # fmt: skip
     assert rounds == [0, 1, 2, 3]
+    assert [row["validation"] for row in partial.rounds] == [3.0, 2.0, 2.5, 2.6]

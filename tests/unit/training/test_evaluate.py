@@ -76,7 +76,10 @@ def _world():
 
 def test_knowing_the_answer_wins_and_knowing_nothing_does_not(world):
     _, split, queries = world
-    rows, differences, counts = evaluate_methods([Constant(), Oracle()], queries, split)
+    evaluation = evaluate_methods([Constant(), Oracle()], queries, split)
+    rows, differences, counts = evaluation.rows, evaluation.differences, evaluation.query_counts
+    assert (evaluation.ranks["full"] == 1).all()
+    assert evaluation.ranks["constant"].shape == (len(queries),)
     assert {row.metric for row in rows} == METRICS
     value = {(row.method, row.slice, row.metric): row.value for row in rows}
     assert counts["all"] == len(queries)
@@ -102,7 +105,8 @@ def test_each_query_is_scored_once_by_each_method(world):
 
 def test_without_the_whole_model_there_are_no_differences(world):
     _, split, queries = world
-    rows, differences, _ = evaluate_methods([Constant()], queries, split)
+    evaluation = evaluate_methods([Constant()], queries, split)
+    rows, differences = evaluation.rows, evaluation.differences
     assert rows
     assert not differences
 
@@ -110,13 +114,13 @@ def test_without_the_whole_model_there_are_no_differences(world):
 def test_slices_without_queries_have_no_rows(world):
     data, split, _ = world
     warm = ~split.cold_items[data.items] & ~split.cold_users[data.users]
-    _, _, counts = evaluate_methods([Constant()], Queries(data, np.flatnonzero(warm)), split)
+    counts = evaluate_methods([Constant()], Queries(data, np.flatnonzero(warm)), split).query_counts
     assert set(counts) == {"all"}
 
 
 def test_diversity_needs_vectors(world):
     _, split, queries = world
-    rows, _, _ = evaluate_methods([Oracle()], queries, split, np.eye(60, dtype=np.float32))
+    rows = evaluate_methods([Oracle()], queries, split, np.eye(60, dtype=np.float32)).rows
     assert {row.metric for row in rows} == METRICS | {"diversity@10"}
 
 
