@@ -8,21 +8,20 @@ Axes: M pairs, N items, W the language model's width, D vector length.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import peft
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from services.model.item_tower import ItemEncoder, ItemProjection
-from services.training.base_model import autocast, load_language_model
+from services.model.item_tower import ItemEncoder
+from services.training.base_model import autocast
 from services.training.checkpoints import Partial, State
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, pad_tokens, tokenise
+from services.training.language_model import make_item_encoder, make_learnable, merged, rate_factor
 from services.training.loop import Plan, train
 from services.training.metrics import target_ranks
 from services.training.progress import Reporter
@@ -33,33 +32,15 @@ _PAIRS_PER_HELD_OUT = 10
 _ENCODE_BATCH = 32
 
 
-def add_lora(language_model: Any, rank: int, alpha: int, targets: list[str] | None, seed: int) -> Any:
-    """`language_model` with LoRA matrices (Hu et al., 2021), everything else frozen."""
-    torch.manual_seed(seed)
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.05, bias="none", target_modules=targets)
-    return peft.get_peft_model(language_model, config)
-
-
-def make_item_encoder(settings: TrainingSettings) -> ItemEncoder:
-    """A fresh item encoder, ready to be adapted or to take an adapted state."""
-    adaptation = settings.item_adaptation
-    language_model = load_language_model(settings.base_model)
-    width = language_model.config.hidden_size
-    adapted = add_lora(
-        language_model, adaptation.lora_rank, adaptation.lora_alpha, adaptation.lora_targets, settings.seed
-    )
-    return ItemEncoder(adapted, ItemProjection(width, settings.vector_dimension))
-
-
 def adapt_items(
     dataset: Dataset, tokenizer: Tokenizer, settings: TrainingSettings, partial: Partial, reporter: Reporter
 ) -> State:
-    """The adapted encoder's trained state and `pooled` [N, W], its language-model states of the whole catalogue."""
+    """The adapted encoder's state, LoRA merged, and `pooled` [N, W], its language-model states of the catalogue."""
     encoder = make_item_encoder(settings)
     token_ids = tokenise(tokenizer, dataset.texts, settings.item_tokens)
     adaptation = settings.item_adaptation
-    state: State = {}
-    if adaptation.steps > 0:
+    if adaptation.method != "frozen":
+        encoder.language_model = make_learnable(encoder.language_model, adaptation, settings.seed)
         pairs = _co_consumed_pairs(dataset, adaptation.window_events)
         held_out = _HeldOut(pairs, adaptation.held_out_share, settings.seed)
         pairs = pairs[~held_out.chosen[pairs].any(axis=1)]
@@ -82,13 +63,14 @@ def adapt_items(
             return _pair_loss(vectors, torch.from_numpy(batch), log_frequency, adaptation.temperature)
 
         plan = Plan(
-            "Language model", rounds, _STEPS_PER_ROUND, adaptation.learning_rate,
-            patience_rounds=adaptation.patience_rounds,
+            "Language model", rounds, _STEPS_PER_ROUND, adaptation.language_model_rate,
+            patience_rounds=adaptation.patience_rounds, rate_factor=rate_factor(encoder, adaptation),
         )  # fmt: skip
         validate = (lambda: held_out.loss(encode)) if len(held_out.pairs) else None
-        state = train(encoder, plan, batches, loss_of, partial, reporter, validate)
+        train(encoder, plan, batches, loss_of, partial, reporter, validate)
+        encoder.language_model = merged(encoder.language_model)
     encoder.eval()
-    return {"trained": state, "pooled": encode_catalogue(encoder, token_ids, settings, reporter)}
+    return {"trained": encoder.state_dict(), "pooled": encode_catalogue(encoder, token_ids, settings, reporter)}
 
 
 class _HeldOut:

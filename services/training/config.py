@@ -50,11 +50,27 @@ class DataSettings(Settings):
         return self
 
 
-class ItemAdaptationSettings(Settings):
-    """How the language model learns which items go together: LoRA, contrastive over pairs that one user had."""
+AdaptationMethod = Literal["lora", "full", "frozen"]
 
-    steps: int = Field(default=60, ge=0)
-    """Most optimiser steps; 0 keeps the base model as it is and trains only the projection."""
+_METHODS_OF: dict[str, set[AdaptationMethod]] = {
+    "lora_rank": {"lora"},
+    "lora_alpha": {"lora"},
+    "lora_targets": {"lora"},
+    "layer_decay": {"full"},
+}
+"""Methods in which a setting has an effect, where not in both that learn."""
+
+_RATES: dict[AdaptationMethod, float] = {"lora": 5e-4, "full": 5e-5, "frozen": 0.0}
+
+
+class ItemAdaptationSettings(Settings):
+    """How the language model learns which items go together: contrastive over pairs that one user had."""
+
+    method: AdaptationMethod = "lora"
+    """What of the language model learns: "lora", low-rank matrices beside its linear layers (Hu et al., 2021); "full",
+    all its weights; "frozen", nothing: the projection alone learns, in step 2."""
+    steps: int = Field(default=60, ge=1)
+    """Most optimiser steps."""
     batch_pairs: int = Field(default=64, ge=2)
     """Pairs per step; every other pair's item in the batch is a negative."""
     window_events: int = Field(default=8, ge=1)
@@ -63,17 +79,33 @@ class ItemAdaptationSettings(Settings):
     """Share of the items kept out of the pairs; training stops when their texts no longer gain."""
     patience_rounds: int = Field(default=3, ge=1)
     """Stop after this many rounds of 10 steps without a gain on the items held out."""
-    learning_rate: float = Field(default=5e-4, gt=0)
-    """Highest learning rate of the LoRA matrices and the projection."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Highest learning rate of the language model's weights; none: 5e-4 with lora, 5e-5 with full."""
+    projection_learning_rate: float = Field(default=5e-4, gt=0)
+    """Highest learning rate of the projection."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """full: each layer's learning rate as a share of that of the layer above it (Howard and Ruder, 2018)."""
     temperature: float = Field(default=0.07, gt=0)
     """Divides cosine similarities before the softmax."""
     lora_rank: int = Field(default=16, ge=1)
-    """Rank of the LoRA matrices (Hu et al., 2021)."""
+    """lora: rank of the matrices."""
     lora_alpha: int = Field(default=32, ge=1)
-    """LoRA's scale is lora_alpha / lora_rank."""
+    """lora: the scale is lora_alpha / lora_rank."""
     lora_targets: list[str] | None = None
-    """Names of the linear layers that get LoRA matrices; none: those that peft names for the architecture, for BERT
+    """lora: names of the linear layers that get matrices; none: those that peft names for the architecture, for BERT
     [query, value]."""
+
+    @property
+    def language_model_rate(self) -> float:
+        """The language model's highest learning rate, by default that of the method."""
+        return self.learning_rate or _RATES[self.method]
+
+    @model_validator(mode="after")
+    def _check(self) -> "ItemAdaptationSettings":
+        for name in sorted(self.model_fields_set - {"method"}):
+            if self.method not in _METHODS_OF.get(name, {"lora", "full"}):
+                raise ValueError(f"{name} has no effect with method {self.method}; remove it")
+        return self
 
 
 class UserTowerSettings(Settings):

@@ -24,6 +24,8 @@ class Plan:
     learning_rate: float
     weight_decay: float = 0.01
     patience_rounds: int | None = None
+    rate_factor: Callable[[str], float] = lambda name: 1.0
+    """A parameter's share of `learning_rate`, by its name."""
 
 
 def _rate(step: int, total: int) -> float:
@@ -32,6 +34,15 @@ def _rate(step: int, total: int) -> float:
     if step < warm_up:
         return (step + 1) / (warm_up + 1)
     return 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1.0, total - warm_up)))
+
+
+def _groups(module: nn.Module, plan: Plan) -> list[dict[str, Any]]:
+    """The parameters that learn, those of one learning rate together."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(plan.learning_rate * plan.rate_factor(name), []).append(parameter)
+    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
 
 
 def trained(module: nn.Module) -> State:
@@ -58,7 +69,7 @@ def train(
     is kept with each round's checkpoint, and so is what each round showed (`Partial.rounds`).
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    optimiser = torch.optim.AdamW(_groups(module, plan), lr=plan.learning_rate, weight_decay=plan.weight_decay)
     total = plan.rounds * plan.steps_per_round
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, total))
     first, best, best_loss, best_round = 0, trained(module), float("inf"), 0

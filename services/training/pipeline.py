@@ -20,12 +20,13 @@ from services.model.item_tower import ItemEncoder
 from services.model.reranker import Reranker
 from services.model.scorer import Scorer
 from services.runtime.scenario import Scenario
-from services.training.adapt_items import adapt_items, encode_catalogue, make_item_encoder
+from services.training.adapt_items import adapt_items, encode_catalogue
 from services.training.base_model import load_language_model, load_tokenizer
 from services.training.checkpoints import Checkpoints, State, StepLog, state_key
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, tokenise
 from services.training.features import FeatureTables, fit_features
+from services.training.language_model import load_item_encoder
 from services.training.metrics import top_items
 from services.training.progress import Reporter
 from services.training.requests import Requests
@@ -135,12 +136,10 @@ class Adaptation:
 
     @cached_property
     def item_encoder(self) -> ItemEncoder:
-        """The adapted language model, LoRA merged, with the projection as the towers trained it."""
-        encoder = make_item_encoder(self.settings)
-        encoder.load_state_dict(self.adapted["trained"], strict=False)
-        encoder.language_model = encoder.language_model.merge_and_unload()
+        """The adapted language model with the projection as the towers trained it."""
+        encoder = load_item_encoder(self.settings, self.adapted)
         encoder.projection = self.towers.items.projection
-        return encoder.eval()
+        return encoder
 
     @cached_property
     def tables(self) -> FeatureTables:
@@ -216,12 +215,12 @@ class Adaptation:
             count = min(2000, chosen.steps * chosen.batch_histories)
             queries = self.train_queries.sample(count, self.settings.seed + 1)
             best = self._best_items(queries, 4 * chosen.candidates)
-            reranker = make_reranker(self._merged_language_model(), self.settings)
+            reranker = make_reranker(load_item_encoder(self.settings, self.adapted).language_model, self.settings)
             return train_reranker(reranker, self.reranker_texts, queries, best, self.settings, partial, self.reporter)
 
         key = self.key("item_adaptation", "user_tower", "collaborative", "scorer", "reranker")
         state = self.checkpoints.run("reranker", key, work)
-        reranker = make_reranker(self._merged_language_model(), self.settings)
+        reranker = make_reranker(load_item_encoder(self.settings, self.adapted).language_model, self.settings)
         reranker.load_state_dict(state, strict=False)
         for module in reranker.modules():
             if isinstance(module, peft.tuners.lora.LoraLayer):
@@ -238,12 +237,6 @@ class Adaptation:
     def _validation_sample(self, count: int) -> Queries:
         queries = build_queries(self.dataset.interactions, self.dataset.split, self.tasks, "valid")
         return queries.sample(count, self.settings.seed)
-
-    def _merged_language_model(self) -> Any:
-        """A fresh copy of the adapted language model without LoRA matrices."""
-        encoder = make_item_encoder(self.settings)
-        encoder.load_state_dict(self.adapted["trained"], strict=False)
-        return encoder.language_model.merge_and_unload()
 
     @torch.inference_mode()
     def _best_items(self, queries: Queries, count: int) -> IntArray:

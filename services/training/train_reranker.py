@@ -19,11 +19,11 @@ from torch import Tensor
 from services.model.reranker import Reranker
 from services.model.text import format_history
 from services.runtime.errors import SetupError
-from services.training.adapt_items import add_lora
 from services.training.base_model import autocast
 from services.training.checkpoints import Partial, State
 from services.training.config import RerankerSettings, TrainingSettings
 from services.training.dataset import Dataset, pad_tokens, tokenise
+from services.training.language_model import add_lora
 from services.training.loop import Plan, train
 from services.training.progress import Reporter
 from services.training.split import Queries

@@ -8,8 +8,6 @@ import pyarrow as pa
 import pytest
 import yaml
 from google.protobuf import text_format
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from tritonclient.grpc import model_config_pb2
 
 from services.cli.adapt import adapt
@@ -18,11 +16,8 @@ from services.model.text import content_hash
 from services.runtime.bundle import Bundle, open_current_bundle
 from services.runtime.errors import SetupError
 from services.training import assemble, pipeline
-from services.training.tables import EVENTS, ITEMS, USERS, Tables, write_tables
+from tests.support.tiny_training import HEAD, HOUR_MS, make_base_model, make_tables
 
-ITEMS_COUNT, USERS_COUNT, EVENTS_PER_USER = 40, 60, 14
-HOUR_MS = 3_600_000
-WORDS = ("red", "blue", "film", "book", *(f"number{n}" for n in range(ITEMS_COUNT)))
 SMALL = {
     "vector_dimension": 16,
     "history_length": 8,
@@ -40,77 +35,8 @@ SMALL = {
 }  # fmt: skip
 
 
-def make_base_model(folder: Path) -> None:
-    """A BERT of 2 layers that knows WORDS."""
-    vocabulary = {word: place for place, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        mask_token="[MASK]",
-    )  # fmt: skip
-    fast.save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-
-
-def make_tables(folder: Path) -> None:
-    """Half the users like red things, half blue ones; two items never occur in train."""
-    generator = np.random.default_rng(0)
-    colours = ["red", "blue"]
-    items = pa.table(
-        {
-            "item_id": [f"i{item}" for item in range(ITEMS_COUNT)],
-            "title": [f"number{item}" for item in range(ITEMS_COUNT)],
-            "categories": [[colours[item % 2], "film" if item % 4 < 2 else "book"] for item in range(ITEMS_COUNT)],
-        }
-    )
-    rows = []
-    for user in range(USERS_COUNT):
-        for event, item in enumerate(generator.choice(ITEMS_COUNT // 2 - 1, EVENTS_PER_USER, replace=False)):
-            time = (user * 20 + event * 3) * HOUR_MS
-            rows.append(
-                (f"e{user}-{event}", f"u{user}", f"i{2 * item + user % 2}", float(1 + (item + event) % 5), time)
-            )
-    columns = list(zip(*rows, strict=True))
-    events = {
-        "event_id": columns[0], "user_id": columns[1], "item_id": columns[2], "event": ["rating"] * len(rows),
-        "value": columns[3], "event_time": pa.array(columns[4], pa.timestamp("ms", "UTC")),
-    }  # fmt: skip
-    users = {"user_id": [f"u{user}" for user in range(USERS_COUNT)]}
-
-    def complete(values: pa.Table, schema: pa.Schema) -> pa.Table:
-        have = set(values.column_names)
-        columns = [values[f.name] if f.name in have else pa.nulls(values.num_rows, f.type) for f in schema]
-        return pa.table(columns, names=schema.names).cast(schema)
-
-    write_tables(
-        folder,
-        Tables(
-            items=complete(items, ITEMS),
-            users=complete(pa.table(users), USERS),
-            events=complete(pa.table(events), EVENTS),
-        ),
-    )
-
-
 def write_scenario(path: Path, training: dict) -> Path:
-    scenario = {
-        "description": "Tiny things.",
-        "events": ["rating"],
-        "tasks": {
-            "click": {"events": ["rating"]},
-            "conversion": {"events": ["rating"], "min_value": 4},
-            "rating": {"events": ["rating"], "min": 1, "max": 5},
-        },
-        "training": training,
-    }
-    path.write_text(yaml.safe_dump({"scenarios": {"tiny": scenario}}))
+    path.write_text(yaml.safe_dump({"scenarios": {"tiny": {**HEAD, "training": training}}}))
     return path
 
 
