@@ -9,10 +9,8 @@ import typer
 from rich.console import Console
 
 from services.cli.options import DEFAULT_STATE, StateOption
-from services.cli.progress import progress_bars
 from services.cli.scenarios import named_scenario
 from services.training.config import TrainingSettings
-from services.training.dataset_source import ensure_tables, tables_folder
 
 
 def adapt(
@@ -30,17 +28,12 @@ def adapt(
     os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     import torch
 
+    from services.cli.adaptations import open_adaptation
     from services.training.assemble import build_bundle
-    from services.training.checkpoints import Checkpoints
-    from services.training.dataset import load_dataset
-    from services.training.pipeline import Adaptation
     from services.training.progress import Reporter
 
     torch.set_num_threads(settings.threads)
     reporter = Reporter(Console(stderr=True))
-    with progress_bars() as progress:
-        ensure_tables(named, state, progress)
-    dataset = load_dataset(tables_folder(state, scenario), named)
-    adaptation = Adaptation(named, dataset, settings, Checkpoints(state / "training" / scenario), reporter)
+    adaptation = open_adaptation(scenario, scenario_file, state, reporter)
     bundle = build_bundle(adaptation, state / "models")
     reporter.say(f"{bundle.path} is the current model ({time.monotonic() - started:.0f} s)")

@@ -17,60 +17,110 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from services.model.item_tower import ItemEncoder
+from services.runtime.errors import SetupError
+from services.training.anchor import Anchor
 from services.training.base_model import autocast
 from services.training.checkpoints import Partial, State
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, pad_tokens, tokenise
-from services.training.language_model import make_item_encoder, make_learnable, merged, rate_factor
+from services.training.language_model import make_learnable, merged, rate_factor, start_item_encoder
 from services.training.loop import Plan, train
 from services.training.metrics import target_ranks
 from services.training.progress import Reporter
+from services.training.start import Start
 
 IntArray = npt.NDArray[np.int64]
 _STEPS_PER_ROUND = 10
 _PAIRS_PER_HELD_OUT = 10
 _ENCODE_BATCH = 32
+Encode = Callable[[list[list[int]]], Tensor]
+"""Token ids of n texts to vectors [n, D]."""
 
 
 def adapt_items(
-    dataset: Dataset, tokenizer: Tokenizer, settings: TrainingSettings, partial: Partial, reporter: Reporter
-) -> State:
-    """The adapted encoder's state, LoRA merged, and `pooled` [N, W], its language-model states of the catalogue."""
-    encoder = make_item_encoder(settings)
+    dataset: Dataset, tokenizer: Tokenizer, settings: TrainingSettings, start: Start, partial: Partial,
+    reporter: Reporter, replayed: Dataset | None = None,
+) -> State:  # fmt: skip
+    """The adapted encoder's state, LoRA merged, and `pooled` [N, W], its language-model states of the catalogue.
+
+    `replayed`: the scenario of `transfer_from`, whose pairs make up `replay_share` of each batch.
+    """
+    encoder = start_item_encoder(settings, start)
     token_ids = tokenise(tokenizer, dataset.texts, settings.item_tokens)
-    adaptation = settings.item_adaptation
-    if adaptation.method != "frozen":
-        encoder.language_model = make_learnable(encoder.language_model, adaptation, settings.seed)
-        pairs = _co_consumed_pairs(dataset, adaptation.window_events)
-        held_out = _HeldOut(pairs, adaptation.held_out_share, settings.seed)
-        pairs = pairs[~held_out.chosen[pairs].any(axis=1)]
-        frequency = np.bincount(pairs[:, 1], minlength=dataset.item_count) / max(1, len(pairs))
-        log_frequency = torch.from_numpy(np.log(np.maximum(frequency, 1e-9)).astype(np.float32))
-        rounds = -(-adaptation.steps // _STEPS_PER_ROUND)
-
-        def batches(number: int) -> Iterator[IntArray]:
-            generator = np.random.default_rng([settings.seed, number])
-            for _ in range(_STEPS_PER_ROUND):
-                yield pairs[generator.integers(len(pairs), size=adaptation.batch_pairs)]
-
-        def encode(items: IntArray) -> Tensor:
-            with autocast(settings.precision):
-                return encoder.projection(_encode(encoder, [token_ids[item] for item in items], lambda: None))
-
-        def loss_of(batch: IntArray) -> Tensor:
-            unique, places = np.unique(batch, return_inverse=True)
-            vectors = encode(unique)[torch.from_numpy(places.reshape(-1, 2))]
-            return _pair_loss(vectors, torch.from_numpy(batch), log_frequency, adaptation.temperature)
-
-        plan = Plan(
-            "Language model", rounds, _STEPS_PER_ROUND, adaptation.language_model_rate,
-            patience_rounds=adaptation.patience_rounds, rate_factor=rate_factor(encoder, adaptation),
-        )  # fmt: skip
-        validate = (lambda: held_out.loss(encode)) if len(held_out.pairs) else None
-        train(encoder, plan, batches, loss_of, partial, reporter, validate)
-        encoder.language_model = merged(encoder.language_model)
+    if settings.item_adaptation.method != "frozen":
+        learned = [_ItemPairs(dataset, token_ids, settings)]
+        if replayed is not None:
+            learned.append(_ItemPairs(replayed, tokenise(tokenizer, replayed.texts, settings.item_tokens), settings))
+        _train(encoder, learned, settings, partial, reporter)
     encoder.eval()
     return {"trained": encoder.state_dict(), "pooled": encode_catalogue(encoder, token_ids, settings, reporter)}
+
+
+def _train(
+    encoder: ItemEncoder, learned: "list[_ItemPairs]", settings: TrainingSettings, partial: Partial, reporter: Reporter
+) -> None:
+    """Adapt `encoder` to the pairs `learned`, those of the scenario itself first."""
+    adaptation = settings.item_adaptation
+    encoder.language_model = make_learnable(encoder.language_model, adaptation, settings.seed)
+    anchor = Anchor(encoder.language_model, adaptation.anchor) if adaptation.anchor > 0 else None
+    shares = [1 - adaptation.replay_share, adaptation.replay_share][: len(learned)]
+    counts = [adaptation.batch_pairs - adaptation.replayed_pairs, adaptation.replayed_pairs][: len(learned)]
+
+    def batches(number: int) -> Iterator[list[IntArray]]:
+        generator = np.random.default_rng([settings.seed, number])
+        for _ in range(_STEPS_PER_ROUND):
+            yield [pairs.draw(count, generator) for pairs, count in zip(learned, counts, strict=True)]
+
+    def encode(token_ids: list[list[int]]) -> Tensor:
+        with autocast(settings.precision):
+            return encoder.projection(_encode(encoder, token_ids, lambda: None))
+
+    def loss_of(batch: list[IntArray]) -> Tensor:
+        losses = [pairs.loss(encode, part) for pairs, part in zip(learned, batch, strict=True)]
+        loss = torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
+        return loss if anchor is None else loss + anchor.penalty()
+
+    plan = Plan(
+        "Language model", -(-adaptation.steps // _STEPS_PER_ROUND), _STEPS_PER_ROUND, adaptation.language_model_rate,
+        patience_rounds=adaptation.patience_rounds, rate_factor=rate_factor(encoder, adaptation),
+    )  # fmt: skip
+    own = learned[0]
+    validate = (lambda: own.held_out_loss(encode)) if len(own.held_out.pairs) else None
+    train(encoder, plan, batches, loss_of, partial, reporter, validate)
+    encoder.language_model = merged(encoder.language_model)
+
+
+class _ItemPairs:
+    """One scenario's pairs of items that belong together, and how well an encoder finds them."""
+
+    def __init__(self, dataset: Dataset, token_ids: list[list[int]], settings: TrainingSettings) -> None:
+        adaptation = settings.item_adaptation
+        pairs = _co_consumed_pairs(dataset, adaptation.window_events)
+        self.held_out = _HeldOut(pairs, adaptation.held_out_share, settings.seed)
+        self._pairs = pairs[~self.held_out.chosen[pairs].any(axis=1)]
+        if len(self._pairs) == 0:
+            raise SetupError(
+                "training.item_adaptation: no user had two different items within window_events in train; set method "
+                "to frozen"
+            )
+        frequency = np.bincount(self._pairs[:, 1], minlength=dataset.item_count) / len(self._pairs)
+        self._log_frequency = torch.from_numpy(np.log(np.maximum(frequency, 1e-9)).astype(np.float32))
+        self._token_ids = token_ids
+        self._temperature = adaptation.temperature
+
+    def draw(self, count: int, generator: np.random.Generator) -> IntArray:
+        """[count, 2] pairs."""
+        return self._pairs[generator.integers(len(self._pairs), size=count)]
+
+    def loss(self, encode: Encode, batch: IntArray) -> Tensor:
+        """Of the pairs `batch` [M, 2], a scalar."""
+        unique, places = np.unique(batch, return_inverse=True)
+        vectors = encode([self._token_ids[item] for item in unique])[torch.from_numpy(places.reshape(-1, 2))]
+        return _pair_loss(vectors, torch.from_numpy(batch), self._log_frequency, self._temperature)
+
+    def held_out_loss(self, encode: Encode) -> float:
+        """Of the items that are not learned from."""
+        return self.held_out.loss(lambda items: encode([self._token_ids[item] for item in items]))
 
 
 class _HeldOut:

@@ -235,6 +235,7 @@ class Assembly:
             "differences": [row.model_dump() for row in evaluation.differences],
             "baseline_settings": evaluation.settings,
             "queries": evaluation.query_counts,
+            "forgetting": adaptation.forgetting,
         }
         if settings.reranker.enabled:
             test = build_queries(dataset.interactions, dataset.split, head.tasks, "test")
@@ -282,6 +283,7 @@ class Assembly:
                 "differences": evaluated["differences"],
                 "evaluation_queries": evaluated["queries"],
                 "reranker": evaluated.get("reranker"),
+                "forgetting": evaluated["forgetting"],
                 "steps": {step: asdict(log) for step, log in adaptation.do_all().items()},
             },
             split=adaptation.dataset.split.facts(),

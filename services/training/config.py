@@ -87,6 +87,10 @@ class ItemAdaptationSettings(Settings):
     """full: each layer's learning rate as a share of that of the layer above it (Howard and Ruder, 2018)."""
     temperature: float = Field(default=0.07, gt=0)
     """Divides cosine similarities before the softmax."""
+    anchor: float = Field(default=0.0, ge=0)
+    """Weight of half the squared distance from the weights that the step began with (L2-SP; Li et al., 2018)."""
+    replay_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of a step's pairs, and of its loss, that comes from the scenario of transfer_from, against forgetting."""
     lora_rank: int = Field(default=16, ge=1)
     """lora: rank of the matrices."""
     lora_alpha: int = Field(default=32, ge=1)
@@ -100,11 +104,21 @@ class ItemAdaptationSettings(Settings):
         """The language model's highest learning rate, by default that of the method."""
         return self.learning_rate or _RATES[self.method]
 
+    @property
+    def replayed_pairs(self) -> int:
+        """Pairs of a step that come from the scenario of transfer_from."""
+        return round(self.batch_pairs * self.replay_share)
+
     @model_validator(mode="after")
     def _check(self) -> "ItemAdaptationSettings":
         for name in sorted(self.model_fields_set - {"method"}):
             if self.method not in _METHODS_OF.get(name, {"lora", "full"}):
                 raise ValueError(f"{name} has no effect with method {self.method}; remove it")
+        if self.replay_share and not 2 <= self.replayed_pairs <= self.batch_pairs - 2:
+            raise ValueError(
+                f"replay_share {self.replay_share} of {self.batch_pairs} batch_pairs leaves fewer than 2 pairs of one "
+                "scenario; change either"
+            )
         return self
 
 
@@ -243,6 +257,9 @@ class TrainingSettings(Settings):
     """Retrieved candidates per query to which probabilities are calibrated."""
     int8_largest_loss: float = Field(default=0.01, ge=0, le=1)
     """A part is exported as int8 when this loses at most this share of its quality, measured on validation."""
+    transfer_from: str | None = None
+    """Scenario whose language model, projection and user encoder the steps begin from. It is adapted first if it was
+    not yet; base_model, vector_dimension, history_length and the user tower's sizes must be the same in both."""
     item_adaptation: ItemAdaptationSettings = ItemAdaptationSettings()
     """Step 1: the language model."""
     user_tower: UserTowerSettings = UserTowerSettings()
@@ -258,4 +275,6 @@ class TrainingSettings(Settings):
     def _check(self) -> "TrainingSettings":
         if self.vector_dimension % self.user_tower.heads:
             raise ValueError(f"user_tower.heads must divide vector_dimension ({self.vector_dimension})")
+        if self.item_adaptation.replay_share and self.transfer_from is None:
+            raise ValueError("item_adaptation.replay_share has no effect without transfer_from; set it")
         return self

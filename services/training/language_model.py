@@ -11,6 +11,7 @@ from services.model.item_tower import ItemEncoder, ItemProjection
 from services.training.base_model import load_language_model
 from services.training.checkpoints import State
 from services.training.config import ItemAdaptationSettings, TrainingSettings
+from services.training.start import Start, load_start
 
 _LORA_DROPOUT = 0.05
 _LANGUAGE_MODEL = "language_model."
@@ -23,6 +24,14 @@ def make_item_encoder(settings: TrainingSettings) -> ItemEncoder:
     torch.manual_seed(settings.seed)
     language_model = load_language_model(settings.base_model)
     return ItemEncoder(language_model, ItemProjection(language_model.config.hidden_size, settings.vector_dimension))
+
+
+def start_item_encoder(settings: TrainingSettings, start: Start) -> ItemEncoder:
+    """The encoder that step 1 begins with."""
+    encoder = make_item_encoder(settings)
+    load_start(encoder.language_model, start.language_model, settings.transfer_from, "base_model")
+    load_start(encoder.projection, start.projection, settings.transfer_from, "vector_dimension")
+    return encoder
 
 
 def load_item_encoder(settings: TrainingSettings, adapted: State) -> ItemEncoder:

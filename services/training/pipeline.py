@@ -19,6 +19,7 @@ from services.model.collaborative import ItemWeights
 from services.model.item_tower import ItemEncoder
 from services.model.reranker import Reranker
 from services.model.scorer import Scorer
+from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
 from services.training.adapt_items import adapt_items, encode_catalogue
 from services.training.base_model import load_language_model, load_tokenizer
@@ -31,9 +32,11 @@ from services.training.metrics import top_items
 from services.training.progress import Reporter
 from services.training.requests import Requests
 from services.training.split import Queries, build_queries
+from services.training.start import Start
 from services.training.train_reranker import RerankerTexts, make_reranker, train_reranker
 from services.training.train_scorer import Vectors, fit_fusion, make_labels, make_scorer, train_scorer
 from services.training.train_users import Towers, make_towers, train_users
+from services.training.transfer import start_from, text_quality
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -50,13 +53,16 @@ class Adaptation:
         settings: TrainingSettings,
         checkpoints: Checkpoints,
         reporter: Reporter,
+        source: "Adaptation | None" = None,
     ) -> None:
+        """`source`: the adaptation of the scenario that `transfer_from` names."""
         self.scenario = scenario
         self.tasks = scenario.head.tasks
         self.dataset = dataset
         self.settings = settings
         self.checkpoints = checkpoints
         self.reporter = reporter
+        self.source = source
 
     def key(self, *sections: str) -> str:
         """The key of a step that depends on the data, the scenario's head and these sections of the settings."""
@@ -74,6 +80,8 @@ class Adaptation:
             "common": common,
             "sections": {name: values[name] for name in sections},
         }
+        if sections and self.source is not None:
+            parts["source"] = self.source.key("item_adaptation", "user_tower")
         return state_key(parts)
 
     @cached_property
@@ -95,12 +103,55 @@ class Adaptation:
     @cached_property
     def adapted(self) -> State:
         """Step 1: the language model's state and `pooled`, its states of the catalogue [N, W]."""
-        key = self.key("item_adaptation")
-        return self.checkpoints.run(
-            "language-model",
-            key,
-            lambda partial: adapt_items(self.dataset, self.tokenizer, self.settings, partial, self.reporter),
-        )
+
+        def work(partial: Any) -> State:
+            start, chosen = self.start, self.settings.item_adaptation
+            replayed = self.source.dataset if self.source is not None and chosen.replay_share > 0 else None
+            adapted = adapt_items(self.dataset, self.tokenizer, self.settings, start, partial, self.reporter, replayed)
+            return {**adapted, "users": start.users}
+
+        return self.checkpoints.run("language-model", self.key("item_adaptation"), work)
+
+    @cached_property
+    def start(self) -> Start:
+        """What steps 1 and 2 begin from."""
+        if self.settings.transfer_from is None:
+            return Start()
+        if self.source is None:
+            raise SetupError(f"transfer_from {self.settings.transfer_from}: that scenario is not at hand")
+        if self.source.settings.base_model != self.settings.base_model:
+            raise SetupError(
+                f"transfer_from {self.source.scenario.name}: its base_model is {self.source.settings.base_model}, here "
+                f"it is {self.settings.base_model}; set the same in both scenarios"
+            )
+        return start_from(self.source.adapted, self.source.towers)
+
+    @cached_property
+    def forgetting(self) -> State | None:
+        """What the scenario of transfer_from would lose if it took over this scenario's language model; None without
+        one."""
+        source = self.source
+        if source is None:
+            return None
+
+        def work(_: object) -> State:
+            encoder = load_item_encoder(self.settings, self.adapted)
+            token_ids = tokenise(source.tokenizer, source.dataset.texts, source.settings.item_tokens)
+            states = {"before": source.adapted["pooled"]}
+            states["after"] = encode_catalogue(encoder, token_ids, source.settings, self.reporter)
+            quality = {
+                name: text_quality(
+                    source.dataset, source.validation, source.towers, pooled, source.settings.history_length
+                )
+                for name, pooled in states.items()
+            }
+            self.reporter.say(
+                f"{source.scenario.name} by text alone, NDCG@10 on its validation: {quality['before']:.4f} with its "
+                f"own language model, {quality['after']:.4f} with that of {self.scenario.name}"
+            )
+            return {"scenario": source.scenario.name, **quality}
+
+        return self.checkpoints.run("forgetting", self.key("item_adaptation"), work)
 
     @cached_property
     def frozen_vectors(self) -> FloatArray:

@@ -23,6 +23,7 @@ from services.training.loop import Plan, train
 from services.training.metrics import rank_metrics, target_ranks
 from services.training.progress import Reporter
 from services.training.split import Queries
+from services.training.start import load_start
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -68,7 +69,8 @@ class Towers(nn.Module):
 
 
 def make_towers(dataset: Dataset, settings: TrainingSettings, adapted: State) -> Towers:
-    """Fresh towers whose projection starts where step 1 (`adapted`) left it."""
+    """Towers whose projection, and whose user encoder if another scenario's is given, start as step 1 (`adapted`) left
+    them; the rest is fresh."""
     torch.manual_seed(settings.seed)
     pooled = adapted["pooled"]
     projection = ItemProjection(pooled.shape[1], settings.vector_dimension)
@@ -77,7 +79,9 @@ def make_towers(dataset: Dataset, settings: TrainingSettings, adapted: State) ->
     if start:
         projection.load_state_dict(start)
     warm = torch.from_numpy(train_item_counts(dataset) >= settings.warm_events)
-    return Towers(settings, projection, pooled, warm)
+    towers = Towers(settings, projection, pooled, warm)
+    load_start(towers.users, adapted["users"], settings.transfer_from, "user_tower or history_length")
+    return towers
 
 
 def train_item_counts(dataset: Dataset) -> IntArray:

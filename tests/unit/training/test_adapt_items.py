@@ -15,6 +15,7 @@ from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, load_dataset
 from services.training.language_model import make_item_encoder
 from services.training.progress import Reporter
+from services.training.start import Start
 from tests.support.tiny_training import HEAD, make_base_model, make_tables
 
 
@@ -42,7 +43,8 @@ def settings(folder: Path, **adaptation: Any) -> TrainingSettings:
 def adapt(dataset: Dataset, chosen: TrainingSettings, scratch: Path) -> State:
     tokenizer = load_tokenizer(chosen.base_model)
     scratch.mkdir(exist_ok=True)
-    return adapt_items(dataset, tokenizer, chosen, Partial(scratch / "p.pt", "key"), Reporter(Console(quiet=True)))
+    partial, reporter = Partial(scratch / "p.pt", "key"), Reporter(Console(quiet=True))
+    return adapt_items(dataset, tokenizer, chosen, Start(), partial, reporter)
 
 
 def changed(adapted: State, chosen: TrainingSettings) -> set[str]:

@@ -1,0 +1,35 @@
+"""A scenario's adaptation, and that of the scenario it begins from."""
+
+from pathlib import Path
+
+from services.cli.progress import progress_bars
+from services.cli.scenarios import named_scenario
+from services.runtime.errors import SetupError
+from services.training.checkpoints import Checkpoints
+from services.training.config import TrainingSettings
+from services.training.dataset import load_dataset
+from services.training.dataset_source import ensure_tables, tables_folder
+from services.training.pipeline import Adaptation
+from services.training.progress import Reporter
+
+
+def open_adaptation(
+    name: str, files: list[Path] | None, state: Path, reporter: Reporter, targets: tuple[str, ...] = ()
+) -> Adaptation:
+    """The adaptation of the scenario `name`, its tables fetched or imported if they are not there yet.
+
+    `targets` are the scenarios that begin from it. SetupError when a scenario would begin from itself.
+    """
+    if name in targets:
+        raise SetupError(
+            f"transfer_from: {' begins from '.join((*targets, name))}; a scenario cannot begin from itself"
+        )
+    scenario = named_scenario(name, files)
+    settings = scenario.section("training", TrainingSettings)
+    source = None
+    if settings.transfer_from is not None:
+        source = open_adaptation(settings.transfer_from, files, state, reporter, (*targets, name))
+    with progress_bars() as progress:
+        ensure_tables(scenario, state, progress)
+    dataset = load_dataset(tables_folder(state, name), scenario)
+    return Adaptation(scenario, dataset, settings, Checkpoints(state / "training" / name), reporter, source)
