@@ -10,8 +10,9 @@ from services.runtime.config import Settings
 from services.runtime.scenario import EventName
 
 SourceName = Literal[
-    "movielens-100k", "movielens", "amazon", "amazon-derived", "hetrec-lastfm", "online-retail", "tabular"
-]
+    "movielens-100k", "movielens", "amazon", "amazon-derived", "hetrec-lastfm", "hetrec-lastfm-friends",
+    "online-retail", "tabular",
+]  # fmt: skip
 """Where tables can come from. "movielens-100k" is fetched; the others are imported from files at `path`."""
 
 _USED_BY: dict[str, set[str]] = {
@@ -20,6 +21,7 @@ _USED_BY: dict[str, set[str]] = {
     "amazon": {"path"},
     "amazon-derived": {"path"},
     "hetrec-lastfm": {"path", "tags_until"},
+    "hetrec-lastfm-friends": {"path"},
     "online-retail": {"path"},
     "tabular": {"path", "mapping", "time_unit", "event"},
 }

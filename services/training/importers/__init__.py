@@ -11,6 +11,7 @@ from services.training.importers import (
     amazon,
     amazon_derived,
     hetrec_lastfm,
+    hetrec_lastfm_friends,
     movielens,
     movielens_widedeep,
     online_retail,
@@ -35,6 +36,7 @@ IMPORTED: dict[SourceName, Importer] = {
     "amazon": amazon.read,
     "amazon-derived": amazon_derived.read,
     "hetrec-lastfm": hetrec_lastfm.read,
+    "hetrec-lastfm-friends": hetrec_lastfm_friends.read,
     "online-retail": online_retail.read,
     "tabular": tabular.read,
 }

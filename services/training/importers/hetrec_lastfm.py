@@ -33,17 +33,23 @@ CATEGORIES = 10
 TRAINING_SHARE = 0.8
 """Without `tags_until`, tags count that are older than this share of the events."""
 
+_COLUMNS = {
+    "artists.dat": ["id", "name", "url", "pictureURL"],
+    "tags.dat": ["tagID", "tagValue"],
+    "user_artists.dat": ["userID", "artistID", "weight"],
+    "user_taggedartists.dat": ["userID", "artistID", "tagID", "day", "month", "year"],
+    "user_friends.dat": ["userID", "friendID"],
+}
 _MONTH_MS = 31 * 24 * 3600 * 1000
 
 
 def read(path: Path, settings: DataSettings, head: ScenarioHead | None, progress: Progress) -> Imported:
     """The files artists.dat, tags.dat, user_artists.dat and user_taggedartists.dat in the folder `path`."""
     rejects = Rejects()
-    artists = _read(path / "artists.dat", ["id", "name", "url", "pictureURL"], rejects, progress)
-    tags = _read(path / "tags.dat", ["tagID", "tagValue"], rejects, progress)
-    plays = _read(path / "user_artists.dat", ["userID", "artistID", "weight"], rejects, progress)
-    columns = ["userID", "artistID", "tagID", "day", "month", "year"]
-    taggings = _read(path / "user_taggedartists.dat", columns, rejects, progress)
+    artists = read_file(path, "artists.dat", rejects, progress)
+    tags = read_file(path, "tags.dat", rejects, progress)
+    plays = read_file(path, "user_artists.dat", rejects, progress)
+    taggings = read_file(path, "user_taggedartists.dat", rejects, progress)
     _add_times(taggings)
     plays.parse_numbers("weight")
     merged = _merge_taggings(taggings)
@@ -63,7 +69,9 @@ def read(path: Path, settings: DataSettings, head: ScenarioHead | None, progress
     return Imported(replace(tables, items=with_categories), rejects, notes)
 
 
-def _read(path: Path, columns: list[str], rejects: Rejects, progress: Progress) -> Rows:
+def read_file(folder: Path, name: str, rejects: Rejects, progress: Progress) -> Rows:
+    """One of the data set's files. SetupError when it is missing or has other columns."""
+    path, columns = folder / name, _COLUMNS[name]
     rows = read_delimited(path, "\t", rejects, progress)
     if rows.table.column_names != columns:
         raise SetupError(f"{path}: its first row must be {' '.join(columns)}, separated by tabs")
