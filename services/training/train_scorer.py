@@ -102,7 +102,8 @@ def train_scorer(
     scorer = make_scorer(settings, tasks)
     chosen = settings.scorer
     histories = query_histories(dataset, train_queries, settings.history_length)
-    seen = np.unique(dataset.interactions.items[dataset.split.period("train")])
+    train_clicks = np.flatnonzero(dataset.interactions.positives(tasks.click)[: dataset.split.train_end])
+    seen = np.unique(dataset.interactions.items[train_clicks])
     targets, events = train_queries.targets, train_queries.events
     steps = max(1, len(train_queries) // chosen.batch_events)
     scorer.get_buffer("dot_scale").fill_(vectors.scale)

@@ -84,10 +84,11 @@ def make_towers(dataset: Dataset, settings: TrainingSettings, adapted: State) ->
     return towers
 
 
-def train_item_counts(dataset: Dataset) -> IntArray:
-    """[N]: events of each item in train."""
-    items = dataset.interactions.items[dataset.split.period("train")]
-    return np.bincount(items, minlength=dataset.item_count)
+def train_item_counts(dataset: Dataset, among: npt.NDArray[np.bool_] | None = None) -> IntArray:
+    """[N]: events of each item in train; only those of `among` [E] when it is given."""
+    train = dataset.split.period("train")
+    items = dataset.interactions.items[train]
+    return np.bincount(items if among is None else items[among[train]], minlength=dataset.item_count)
 
 
 def train_users(
@@ -100,7 +101,8 @@ def train_users(
     windows = train_windows(dataset, settings.history_length)
     inputs = histories_at(dataset, windows[:, :-1])
     targets = np.where((windows[:, 1:] >= 0) & clicks[windows[:, 1:]], dataset.interactions.items[windows[:, 1:]], -1)
-    sampler = SoftmaxItems(train_item_counts(dataset), tower.negatives, tower.unseen_negative_rate)
+    # A view that counts for no task makes an item no positive, so it must not make it a negative either.
+    sampler = SoftmaxItems(train_item_counts(dataset, clicks), tower.negatives, tower.unseen_negative_rate)
     steps = -(-len(windows) // tower.batch_windows)
 
     def batches(number: int) -> Iterator[tuple[IntArray, IntArray]]:
@@ -148,7 +150,7 @@ class SoftmaxItems:
     """Which items a step's softmax runs over."""
 
     def __init__(self, counts: IntArray, negatives: int, unseen_rate: float) -> None:
-        """counts [N]: events of each item in train."""
+        """counts [N]: events of each item in train that count as targets."""
         self._seen = np.flatnonzero(counts > 0)
         self._unseen = np.flatnonzero(counts == 0)
         self._negatives = negatives
