@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,24 +28,51 @@ def base_model_path(name: str) -> str:
 
 def load_language_model(name: str) -> Any:
     """The model in float32, eval mode. SetupError when there is none of that name."""
-    transformers.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-    try:
-        return transformers.AutoModel.from_pretrained(base_model_path(name), dtype=torch.float32).eval()
-    except (OSError, ValueError) as error:
-        raise SetupError(f"base_model {name}: cannot be loaded: {error}") from None
+    return _load(transformers.AutoModel, name)
+
+
+def load_with_head(name: str) -> Any:
+    """The model with the head that predicts tokens, fresh where it has none; its `base_model` is the model itself."""
+    return _load(transformers.AutoModelForCausalLM if is_causal(name) else transformers.AutoModelForMaskedLM, name)
+
+
+def is_causal(name: str) -> bool:
+    """Whether it is a decoder, whose tokens see only what stands before them."""
+    kind = type(_quietly(name, transformers.AutoConfig.from_pretrained))
+    # BERT and its kin can be loaded as decoders too, which they are not meant to be.
+    masked = transformers.MODEL_FOR_MASKED_LM_MAPPING
+    return kind in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and kind not in masked
+
+
+def load_full_tokenizer(name: str) -> Any:
+    """Its tokenizer in transformers' form, which knows the mask and padding tokens."""
+    return _quietly(name, transformers.AutoTokenizer.from_pretrained)
 
 
 def load_tokenizer(name: str) -> Tokenizer:
     """Its tokenizer in the form that the scoring service uses."""
-    try:
-        fast = transformers.AutoTokenizer.from_pretrained(base_model_path(name), use_fast=True)
-    except (OSError, ValueError) as error:
-        raise SetupError(f"base_model {name}: its tokenizer cannot be loaded: {error}") from None
-    tokenizer: Tokenizer = fast.backend_tokenizer
+    tokenizer: Tokenizer = load_full_tokenizer(name).backend_tokenizer
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def _load(kind: Any, name: str) -> Any:
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    return _quietly(name, lambda path: kind.from_pretrained(path, dtype=torch.float32)).eval()
+
+
+def _quietly(name: str, load: Callable[[str], Any]) -> Any:
+    """What `load` makes of the path of `name`. transformers reports every weight that a head lacks or leaves over."""
+    transformers.logging.disable_progress_bar()
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        return load(base_model_path(name))
+    except (OSError, ValueError) as error:
+        raise SetupError(f"base_model {name}: cannot be loaded: {error}") from None
+    finally:
+        transformers.logging.set_verbosity(verbosity)
 
 
 def autocast(precision: Literal["auto", "float32", "bfloat16"]) -> torch.autocast:

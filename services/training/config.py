@@ -52,6 +52,25 @@ class DataSettings(Settings):
         return self
 
 
+class PretrainingSettings(Settings):
+    """How the language model reads the catalogue before it learns from events."""
+
+    steps: int = Field(default=0, ge=0)
+    """Optimiser steps; 0 leaves it out."""
+    batch_items: int = Field(default=64, ge=1)
+    """Item texts per step."""
+    mask_share: float = Field(default=0.15, gt=0, lt=1)
+    """Encoders: share of the tokens to guess. Decoders guess every next token."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Highest learning rate of all weights."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "PretrainingSettings":
+        for name in sorted(self.model_fields_set - {"steps"}) if self.steps == 0 else []:
+            raise ValueError(f"{name} has no effect while steps is 0; set steps or remove it")
+        return self
+
+
 AdaptationMethod = Literal["lora", "full", "frozen"]
 
 _METHODS_OF: dict[str, set[AdaptationMethod]] = {
@@ -262,6 +281,8 @@ class TrainingSettings(Settings):
     transfer_from: str | None = None
     """Scenario whose language model, projection and user encoder the steps begin from. It is adapted first if it was
     not yet; base_model, vector_dimension, history_length and the user tower's sizes must be the same in both."""
+    pretraining: PretrainingSettings = PretrainingSettings()
+    """Step 0: the language model reads the catalogue."""
     item_adaptation: ItemAdaptationSettings = ItemAdaptationSettings()
     """Step 1: the language model."""
     user_tower: UserTowerSettings = UserTowerSettings()

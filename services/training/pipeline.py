@@ -5,6 +5,7 @@ dataset → split → language model → user tower → collaborative table → 
 Axes: N items, M training positions, Q queries, K candidates, D vector length.
 """
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +30,7 @@ from services.training.dataset import Dataset, tokenise
 from services.training.features import FeatureTables, fit_features
 from services.training.language_model import load_item_encoder
 from services.training.metrics import top_items
+from services.training.pretrain import pretrain
 from services.training.progress import Reporter
 from services.training.requests import Requests
 from services.training.split import Queries, build_queries
@@ -80,6 +82,8 @@ class Adaptation:
             "common": common,
             "sections": {name: values[name] for name in sections},
         }
+        if sections:
+            parts["pretraining"] = values["pretraining"]
         if sections and self.source is not None:
             parts["source"] = self.source.key("item_adaptation", "user_tower")
         return state_key(parts)
@@ -114,7 +118,18 @@ class Adaptation:
 
     @cached_property
     def start(self) -> Start:
-        """What steps 1 and 2 begin from."""
+        """What steps 1 and 2 begin from, step 0 done."""
+        start = self._source_start()
+        if self.settings.pretraining.steps == 0:
+            return start
+
+        def work(partial: Any) -> State:
+            return pretrain(self.dataset, self.tokenizer, self.settings, start, partial, self.reporter)
+
+        return replace(start, language_model=self.checkpoints.run("pretraining", self.key("pretraining"), work))
+
+    def _source_start(self) -> Start:
+        """What the scenario of transfer_from has learned; nothing without one. SetupError when it does not fit."""
         if self.settings.transfer_from is None:
             return Start()
         if self.source is None:
