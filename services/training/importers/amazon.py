@@ -15,7 +15,7 @@ from services.runtime.scenario import ScenarioHead
 from services.training.config import DataSettings
 from services.training.importers.assemble import Imported, assemble, draft, event_ids
 from services.training.importers.rows import Progress, Rejects, Rows, read_json_lines
-from services.training.importers.texts import categories_of, description_of, price_of, title_of
+from services.training.importers.texts import brand_of, categories_of, description_of, price_of, title_of
 from services.training.tables import EVENTS, ITEMS, TIME
 
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -67,7 +67,7 @@ def _items(path: Path, rejects: Rejects, progress: Progress) -> tuple[pa.Table, 
                 description_of(item.get("description"), item.get("features") or item.get("feature")) for item in objects
             ],
             "categories": [categories_of(item.get("categories") or item.get("category")) for item in objects],
-            "brand": [title_of(item.get("brand") or item.get("store")) or None for item in objects],
+            "brand": [brand_of(item.get("brand") or item.get("store")) for item in objects],
             "price": prices,
             "image": [_image(item) for item in objects],
         }
@@ -99,7 +99,7 @@ def _events(path: Path, rejects: Rejects, progress: Progress) -> pa.Table:
     rows.set_aside(pc.greater(pc.abs(rows["time_ms"]), 1e17), "time_ms", "is not a time")
     rows.replace("time_ms", rows["time_ms"].cast(pa.int64()))
     drafts = [_draft_of("rating", rows, rows["rating"], progress)]
-    bought = pc.equal(rows["verified"], "True").combine_chunks()
+    bought = pc.fill_null(pc.equal(rows["verified"], "True"), False).combine_chunks()
     verified = Rows(rows.file, rows.table.filter(bought), rows.numbers[bought.to_numpy(zero_copy_only=False)], rejects)
     drafts.append(_draft_of("purchase", verified, None, progress))
     return pa.concat_tables(drafts)

@@ -11,7 +11,7 @@ from services.runtime.scenario import ScenarioHead
 from services.training.config import DataSettings
 from services.training.importers.assemble import Imported, assemble, draft, event_ids
 from services.training.importers.rows import Progress, Rejects, Rows, read_delimited, read_json_lines
-from services.training.importers.texts import categories_of, description_of, listed, title_of
+from services.training.importers.texts import brand_of, categories_of, description_of, listed, title_of
 from services.training.tables import EVENTS, ITEMS, TIME
 
 FIRST_TIME = datetime(2016, 10, 1, tzinfo=UTC)
@@ -32,7 +32,7 @@ def read(path: Path, settings: DataSettings, head: ScenarioHead | None, progress
             "title": [title_of(item.get("title")) for item in objects],
             "description": [description_of(listed(item.get("description") or "")) for item in objects],
             "categories": [categories_of(listed(item.get("categories") or "")) for item in objects],
-            "brand": [title_of(item.get("brand")) or None for item in objects],
+            "brand": [brand_of(item.get("brand")) for item in objects],
         }
         drafts.append(draft(ITEMS, Rows("items.jsonl", pa.table({"item_id": ids}), numbers, rejects), columns))
     rows = read_delimited(path / "events.csv", ",", rejects, progress)

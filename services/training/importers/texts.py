@@ -13,6 +13,8 @@ from services.runtime.messages import (
 )
 
 _COMMENT = re.compile(r"<!--.*?(-->|$)|<(style|script)\b.*?(</\2>|$)", re.DOTALL | re.IGNORECASE)
+_BRAND_PAGE = re.compile(r"\AVisit Amazon's (.+) Page\Z")
+_LIST_SEPARATOR = re.compile(r"""(?<=['"]),\s+(?=['"])""")
 _PRICE = re.compile(r"\A[$£€]?\s*(\d{1,3}(?:,\d{3})*|\d+)(\.\d+)?\Z")
 
 
@@ -45,11 +47,18 @@ def price_of(value: Any) -> float | None:
     return float(match[1].replace(",", "") + (match[2] or "")) if match else None
 
 
+def brand_of(value: Any) -> str | None:
+    """A brand's name, also out of the link text "Visit Amazon's … Page"; None when there is none."""
+    return _BRAND_PAGE.sub(r"\1", title_of(value)) or None
+
+
 def listed(text: str) -> Any:
-    """A list that was written into a text file as Python prints it; the text itself when it is none."""
-    if text.startswith("["):
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            return text
-    return text
+    """A list that was written into a text file as Python prints it, also where quotes in it were not escaped; the text
+    itself when it is none."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        parts = _LIST_SEPARATOR.split(text[1:-1].strip())
+        return [part.strip("'\"").replace("\\n", " ") for part in parts]

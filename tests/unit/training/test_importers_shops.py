@@ -13,9 +13,9 @@ import pytest
 from services.runtime.errors import SetupError
 from services.training.config import DataSettings
 from services.training.importers import Imported, import_tables
-from services.training.importers.online_retail import item_id_of
+from services.training.importers.online_retail import item_id_of, spelling_of
 from services.training.importers.rows import no_progress
-from services.training.importers.texts import categories_of, description_of, listed, price_of
+from services.training.importers.texts import brand_of, categories_of, description_of, listed, price_of
 
 
 def imported(source: str, path: Path) -> Imported:
@@ -103,6 +103,7 @@ def test_amazon_derived_keeps_the_order(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text("user_id,item_id,order,split\nA,0,0,train\nB,1,1,test\nA,1,x,test\n")
     made = imported("amazon-derived", tmp_path)
     assert made.tables.items["description"].to_pylist() == ["Black ink.", "['x"]
+    assert made.tables.items["brand"].to_pylist() == ["HP", None]
     times = made.tables.events["event_time"].to_pylist()
     assert made.tables.events["user_id"].to_pylist() == ["A", "B"]
     assert times[0] == datetime(2016, 10, 1, tzinfo=UTC)
@@ -123,6 +124,11 @@ def test_online_retail(tmp_path: Path) -> None:
         ("RED, MUG", 0, day, 3.0, 18.0, "Spain"),
         ("RED, MUG", 1, day, -3.0, 18.0, "Spain"),
         ("RED, MUG", 1, day, 3.0, 18.0, "Spain"),
+        ("RED MUG", 5, day, 4.0, 18.0, "Spain"),
+        ("RED, MUG", 2, day, 3.0, 18.0, "Spain"),
+        ("RED MUG", 9, day, 4.0, 18.0, "Spain"),
+        ("REDMUG", 3, day, 4.0, 18.0, "Portugal"),
+        ("High Resolution Image", 3, day, 0.0, 18.0, "Spain"),
     ]
     names = ["Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country"]
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
@@ -131,17 +137,18 @@ def test_online_retail(tmp_path: Path) -> None:
     made = imported("online-retail", tmp_path)
     assert made.tables.items.select(["item_id", "title", "price"]).to_pylist() == [
         {"item_id": "white-lantern", "title": "WHITE LANTERN", "price": 1.1},
-        {"item_id": "red-mug", "title": "RED, MUG", "price": 3.0},
+        {"item_id": "red-mug", "title": "RED MUG", "price": 4.0},
     ]
     assert made.tables.users.to_pylist() == [
         {"user_id": "17", "attributes": [("country", "France")]},
         {"user_id": "18", "attributes": [("country", "Spain")]},
     ]
     events = [(e["event"], e["user_id"], e["value"]) for e in made.tables.events.to_pylist()]
-    assert events == [("purchase", "17", 2.2), ("return", "17", 1.1), ("purchase", "18", 3.0)]
+    assert events[:3] == [("purchase", "17", 2.2), ("return", "17", 1.1), ("purchase", "18", 3.0)]
+    assert [event[2] for event in events[3:]] == [20.0, 6.0, 36.0, 12.0]
     assert {p.row: p.reason for p in made.rejects} == {
         3: "repeats an earlier row", 4: "is missing", 5: "is a charge, no article", 6: "names no article",
-        7: "names no article", 8: "is zero", 9: "is negative",
+        7: "names no article", 8: "is zero", 9: "is negative", 15: "is a charge, no article",
     }  # fmt: skip
 
 
@@ -156,6 +163,10 @@ def test_online_retail_files_are_checked(tmp_path: Path) -> None:
 
 def test_texts() -> None:
     assert item_id_of("CHARLIE+LOLA  RED ") == "charlie-lola-red"
+    assert spelling_of("NIGHT-LIGHT, 7.5 CM ") == spelling_of("nightlight 7/5cm") == "nightlight7-5cm"
+    assert spelling_of("PACK 12 1") != spelling_of("PACK 1 21")
+    assert brand_of("Visit Amazon's Peter Pauper Press Page") == "Peter Pauper Press"
+    assert (brand_of("<i>HP</i>"), brand_of(" "), brand_of(None)) == ("HP", None, None)
     assert [price_of(text) for text in ("$1,299.00", "12", 3, 2.5, "from 2", "$1 - $2", None, "None", [])] == [
         1299.0, 12.0, 3.0, 2.5, None, None, None, None, None,
     ]  # fmt: skip
@@ -165,3 +176,4 @@ def test_texts() -> None:
     assert categories_of("A") == []
     assert listed("['a', \"b\"]") == ["a", "b"]
     assert listed("[a") == "[a"
+    assert listed("""['It's 5" wide.\\nGood.', "It's 'new'"]""") == ["It's 5\" wide. Good.", "It's 'new"]
