@@ -20,7 +20,11 @@ def adapt(
         list[Path] | None, typer.Option("--scenario-file", help="Scenario file; default: all of deploy/scenarios.")
     ] = None,
 ) -> None:
-    """Adapt the language model to a scenario and write a bundle. Steps that were done before are not repeated."""
+    """Adapt the language model to a scenario and write a bundle. Steps that were done before are not repeated.
+
+    Under `torchrun --nproc-per-node N -m services.cli adapt …` N processes share the work, a GPU each where there are
+    any; the first of them writes.
+    """
     started = time.monotonic()
     named = named_scenario(scenario, scenario_file)
     settings = named.section("training", TrainingSettings)
@@ -29,11 +33,21 @@ def adapt(
     import torch
 
     from services.cli.adaptations import open_adaptation
-    from services.training.assemble import build_bundle
+    from services.training.assemble import build_bundle, final_metrics
+    from services.training.distributed import is_main, leave
     from services.training.progress import Reporter
+    from services.training.tracking import track_run
 
     torch.set_num_threads(settings.threads)
-    reporter = Reporter(Console(stderr=True))
-    adaptation = open_adaptation(scenario, scenario_file, state, reporter)
-    bundle = build_bundle(adaptation, state / "models")
-    reporter.say(f"{bundle.path} is the current model ({time.monotonic() - started:.0f} s)")
+    folder = state / "training" / scenario
+    with track_run(folder, scenario, settings.model_dump(mode="json"), settings.trackers) as trackers:
+        reporter = Reporter(Console(stderr=True, quiet=not is_main()), trackers)
+        adaptation = open_adaptation(scenario, scenario_file, state, reporter)
+        if is_main():
+            bundle = build_bundle(adaptation, state / "models")
+            for tracker in trackers:
+                tracker.finish(final_metrics(bundle.manifest))
+            reporter.say(f"{bundle.path} is the current model ({time.monotonic() - started:.0f} s)")
+        else:
+            adaptation.do_all()
+    leave()

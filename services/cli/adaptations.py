@@ -9,6 +9,7 @@ from services.training.checkpoints import Checkpoints
 from services.training.config import TrainingSettings
 from services.training.dataset import load_dataset
 from services.training.dataset_source import ensure_tables, tables_folder
+from services.training.distributed import main_first
 from services.training.pipeline import Adaptation
 from services.training.progress import Reporter
 
@@ -29,7 +30,8 @@ def open_adaptation(
     source = None
     if settings.transfer_from is not None:
         source = open_adaptation(settings.transfer_from, files, state, reporter, (*targets, name))
-    with progress_bars() as progress:
+    # Of several processes the first fetches; the others find the tables.
+    with main_first(), progress_bars() as progress:
         ensure_tables(scenario, state, progress)
     dataset = load_dataset(tables_folder(state, name), scenario)
     return Adaptation(scenario, dataset, settings, Checkpoints(state / "training" / name), reporter, source)

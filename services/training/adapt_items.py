@@ -23,6 +23,7 @@ from services.training.base_model import autocast
 from services.training.checkpoints import Partial, State
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, pad_tokens, tokenise
+from services.training.distributed import device, in_shares, place
 from services.training.language_model import make_learnable, merged, rate_factor, start_item_encoder
 from services.training.loop import Plan, train
 from services.training.metrics import target_ranks
@@ -75,8 +76,12 @@ def _train(
         with autocast(settings.precision):
             return encoder.projection(_encode(encoder, token_ids, lambda: None))
 
+    def encode_in_shares(token_ids: list[list[int]]) -> Tensor:
+        rows = np.arange(len(token_ids))
+        return in_shares(lambda rows: encode([token_ids[row] for row in rows]), rows, settings.accumulation_steps)
+
     def loss_of(batch: list[IntArray]) -> Tensor:
-        losses = [pairs.loss(encode, part) for pairs, part in zip(learned, batch, strict=True)]
+        losses = [pairs.loss(encode_in_shares, part) for pairs, part in zip(learned, batch, strict=True)]
         loss = torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
         return loss if anchor is None else loss + anchor.penalty()
 
@@ -104,7 +109,7 @@ class _ItemPairs:
                 "to frozen"
             )
         frequency = np.bincount(self._pairs[:, 1], minlength=dataset.item_count) / len(self._pairs)
-        self._log_frequency = torch.from_numpy(np.log(np.maximum(frequency, 1e-9)).astype(np.float32))
+        self._log_frequency = place(np.log(np.maximum(frequency, 1e-9)).astype(np.float32))
         self._token_ids = token_ids
         self._temperature = adaptation.temperature
 
@@ -115,8 +120,8 @@ class _ItemPairs:
     def loss(self, encode: Encode, batch: IntArray) -> Tensor:
         """Of the pairs `batch` [M, 2], a scalar."""
         unique, places = np.unique(batch, return_inverse=True)
-        vectors = encode([self._token_ids[item] for item in unique])[torch.from_numpy(places.reshape(-1, 2))]
-        return _pair_loss(vectors, torch.from_numpy(batch), self._log_frequency, self._temperature)
+        vectors = encode([self._token_ids[item] for item in unique])[place(places.reshape(-1, 2))]
+        return _pair_loss(vectors, place(batch), self._log_frequency, self._temperature)
 
     def held_out_loss(self, encode: Encode) -> float:
         """Of the items that are not learned from."""
@@ -144,7 +149,7 @@ class _HeldOut:
     def loss(self, encode: Callable[[IntArray], Tensor]) -> float:
         """Minus the mean reciprocal rank of the held-out partner among all held-out items."""
         items, places = np.unique(self.pairs, return_inverse=True)
-        vectors = encode(items).float().numpy()
+        vectors = encode(items).float().cpu().numpy()
         anchors, partners = places.reshape(-1, 2).T
         scores = vectors[anchors] @ vectors.T
         answers = np.broadcast_to(self.chosen[items], scores.shape)
@@ -177,20 +182,22 @@ def _pair_loss(vectors: Tensor, items: Tensor, log_frequency: Tensor, temperatur
     """Softmax of each anchor over the batch's partners. vectors [M, 2, D], items [M, 2], log_frequency [N] → scalar."""
     anchors, partners = items.unbind(1)
     logits = vectors[:, 0] @ vectors[:, 1].T / temperature - log_frequency[partners]
-    own = torch.eye(len(items), dtype=torch.bool)
+    own = torch.eye(len(items), dtype=torch.bool, device=items.device)
     # The anchor itself and further copies of the right partner are no negatives.
     wrong = ((partners[None, :] == partners[:, None]) | (partners[None, :] == anchors[:, None])) & ~own
-    return F.cross_entropy(logits.masked_fill(wrong, float("-inf")), torch.arange(len(items)))
+    return F.cross_entropy(logits.masked_fill(wrong, float("-inf")), torch.arange(len(items), device=items.device))
 
 
 @torch.inference_mode()
 def encode_catalogue(
     encoder: ItemEncoder, token_ids: list[list[int]], settings: TrainingSettings, reporter: Reporter
 ) -> Tensor:
-    """Language-model states of all items: [N, W]."""
-    encoder.eval()
+    """Language-model states of all items: [N, W], on the processor, as is `encoder` before and after."""
+    encoder.eval().to(device())
     with reporter.track("Item texts", -(-len(token_ids) // _ENCODE_BATCH)) as advance:
-        return _encode(encoder, token_ids, lambda: advance("")).clone()
+        pooled = _encode(encoder, token_ids, lambda: advance("")).cpu().clone()
+    encoder.cpu()
+    return pooled
 
 
 def _encode(encoder: ItemEncoder, token_ids: list[list[int]], advance: Callable[[], None]) -> Tensor:
@@ -199,6 +206,6 @@ def _encode(encoder: ItemEncoder, token_ids: list[list[int]], advance: Callable[
     pooled: list[Tensor] = []
     for start in range(0, len(order), _ENCODE_BATCH):
         ids, mask = pad_tokens([token_ids[item] for item in order[start : start + _ENCODE_BATCH]])
-        pooled.append(encoder.pooled(torch.from_numpy(ids), torch.from_numpy(mask)))
+        pooled.append(encoder.pooled(place(ids), place(mask)))
         advance()
-    return torch.cat(pooled)[torch.from_numpy(np.argsort(order))]
+    return torch.cat(pooled)[place(np.argsort(order))]

@@ -34,7 +34,7 @@ from services.runtime.bundle import (
 from services.training.calibrate import Fusion, fuse, linear, platt
 from services.training.checkpoints import State, state_key
 from services.training.dataset import pad_tokens, tokenise
-from services.training.evaluate import compare
+from services.training.evaluate import FULL, compare
 from services.training.export import export_part, part_path, quantise_where_free
 from services.training.exported import ExportedScorer, FullModel, UserEncoder, open_session
 from services.training.metrics import rank_metrics, target_ranks, top_items
@@ -351,16 +351,22 @@ def build_index(vectors: FloatArray) -> faiss.Index:
     return index
 
 
+def final_metrics(manifest: Manifest) -> dict[str, float]:
+    """The bundle's own figures, by slice and metric."""
+    return {f"{row.slice}/{row.metric}": row.value for row in manifest.metrics if row.method == FULL}
+
+
 def build_bundle(adaptation: Adaptation, models: Path) -> Bundle:
     """Every step to the sealed bundle; steps done before are not repeated, and a bundle that stands is kept."""
     checkpoints = adaptation.checkpoints
     sections = ("item_adaptation", "user_tower", "collaborative", "scorer", "reranker")
-    key = state_key([adaptation.key(*sections), adaptation.settings.model_dump(mode="json")])
+    key = state_key([adaptation.key(*sections), adaptation.settings.model_dump(mode="json", exclude={"trackers"})])
     assembly = Assembly(adaptation, checkpoints.folder / "bundle")
     sealed = checkpoints.result("seal", key)
     if sealed is not None and (models / adaptation.scenario.name / sealed["version"]).is_dir():
         set_current_version(models, adaptation.scenario.name, sealed["version"])
         return open_bundle(models / adaptation.scenario.name / sealed["version"])
+    adaptation.do_all()
     if not assembly.folder.is_dir():
         checkpoints.forget("export")
     decisions = checkpoints.run("export", key, lambda _: assembly.export())

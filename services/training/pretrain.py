@@ -27,6 +27,7 @@ from services.training.base_model import (
 from services.training.checkpoints import Partial, State
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, tokenise
+from services.training.distributed import device, in_shares
 from services.training.loop import Plan, train
 from services.training.progress import Reporter
 from services.training.start import Start, load_start
@@ -62,10 +63,15 @@ def pretrain(
             yield task.batch([learned[row] for row in rows], int(generator.integers(2**31)))
 
     def loss_of(batch: Batch) -> Tensor:
-        with autocast(settings.precision):
-            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        labels = batch["labels"]
-        total = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="sum")
+        ids, mask, labels = (batch[name].to(device()) for name in ("input_ids", "attention_mask", "labels"))
+
+        def losses_of(rows: npt.NDArray[np.int64]) -> Tensor:
+            with autocast(settings.precision):
+                logits = model(input_ids=ids[rows], attention_mask=mask[rows]).logits.float()
+            losses = F.cross_entropy(logits.transpose(1, 2), labels[rows], ignore_index=_IGNORED, reduction="none")
+            return losses.sum(dim=1)
+
+        total = in_shares(losses_of, np.arange(len(ids)), settings.accumulation_steps).sum()
         # A batch of short texts may happen to have nothing masked.
         return total / (labels != _IGNORED).sum().clamp(min=1)
 

@@ -23,6 +23,7 @@ from services.training.base_model import autocast
 from services.training.checkpoints import Partial, State
 from services.training.config import RerankerSettings, TrainingSettings
 from services.training.dataset import Dataset, pad_tokens, tokenise
+from services.training.distributed import device, in_shares, place
 from services.training.language_model import add_lora
 from services.training.loop import Plan, train
 from services.training.progress import Reporter
@@ -86,10 +87,16 @@ def train_reranker(
             yield batch, _with_negatives(batch.targets, best[rows], chosen.candidates, generator)
 
     def loss_of(batch: tuple[Queries, IntArray]) -> Tensor:
-        inputs = {name: torch.from_numpy(array) for name, array in texts.inputs(*batch).items()}
-        with autocast(settings.precision):
-            logits = reranker(**inputs)
-        return F.cross_entropy(logits.float(), torch.zeros(len(logits), dtype=torch.long))
+        queries, candidates = batch
+
+        def logits_of(rows: IntArray) -> Tensor:
+            inputs = texts.inputs(queries.take(rows), candidates[rows])
+            with autocast(settings.precision):
+                logits: Tensor = reranker(**{name: place(array) for name, array in inputs.items()})
+            return logits.float()
+
+        logits = in_shares(logits_of, np.arange(len(queries)), settings.accumulation_steps)
+        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=device()))
 
     plan = Plan("re-ranker", rounds, _STEPS_PER_ROUND, chosen.learning_rate)
     return train(reranker, plan, batches, loss_of, partial, reporter)

@@ -22,6 +22,7 @@ from services.runtime.scenario import TasksSettings
 from services.training.checkpoints import Partial, State
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, query_histories
+from services.training.distributed import device, in_shares, place
 from services.training.loop import Plan, train
 from services.training.metrics import rank_metrics, target_ranks
 from services.training.progress import Reporter
@@ -107,6 +108,7 @@ def train_scorer(
     targets, events = train_queries.targets, train_queries.events
     steps = max(1, len(train_queries) // chosen.batch_events)
     scorer.get_buffer("dot_scale").fill_(vectors.scale)
+    item_vectors = vectors.items.to(device())
 
     def batches(number: int) -> Iterator[tuple[IntArray, IntArray]]:
         generator = np.random.default_rng([settings.seed, number])
@@ -115,22 +117,28 @@ def train_scorer(
             rows = order[step * chosen.batch_events : (step + 1) * chosen.batch_events]
             yield rows, generator.choice(seen, min(chosen.negatives, len(seen)), replace=False)
 
+    def history(rows: IntArray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        items, kinds, gaps, mask = histories.tensors(rows, device())
+        return item_vectors[items.clamp(min=0)] * mask.unsqueeze(-1), kinds, gaps, mask
+
     def loss_of(batch: tuple[IntArray, IntArray]) -> Tensor:
         rows, negatives = batch
-        items, kinds, gaps, mask = histories.tensors(rows)
-        history = (vectors.items[items.clamp(min=0)] * mask.unsqueeze(-1), kinds, gaps, mask)
         candidates = np.concatenate(
             [targets[rows][:, None], np.broadcast_to(negatives, (len(rows), len(negatives)))], 1
         )
-        mixed, _ = scorer.interest_attention(*history, vectors.items[torch.from_numpy(candidates)])
-        logits = scorer.interest(mixed).squeeze(-1)
-        wrong = torch.from_numpy(candidates[:, 1:] == targets[rows][:, None])
+
+        def logits_of(places: IntArray) -> Tensor:
+            mixed, _ = scorer.interest_attention(*history(rows[places]), item_vectors[place(candidates[places])])
+            return scorer.interest(mixed).squeeze(-1)
+
+        logits = in_shares(logits_of, np.arange(len(rows)))
+        wrong = place(candidates[:, 1:] == targets[rows][:, None])
         logits = torch.cat([logits[:, :1], logits[:, 1:].masked_fill(wrong, float("-inf"))], dim=1)
-        loss = F.cross_entropy(logits, torch.zeros(len(rows), dtype=torch.long))
+        loss = F.cross_entropy(logits, torch.zeros(len(rows), dtype=torch.long, device=device()))
         if len(scorer.tasks) == 1:
             return loss
-        own = torch.from_numpy(targets[rows])[:, None]
-        values = scorer.values(user_vectors[rows], *history, vectors.items[own])[:, 0]
+        own = item_vectors[place(targets[rows])[:, None]]
+        values = scorer.values(user_vectors[rows].to(device()), *history(rows), own)[:, 0]
         return loss + _VALUE_WEIGHT * _value_loss(values, labels, events[rows])
 
     plan = Plan("scorer", chosen.epochs, steps, chosen.learning_rate)
@@ -220,8 +228,7 @@ def _most_likely_weights(start: Tensor, sample: _FusionSample) -> Tensor:
 
 def _value_loss(values: Tensor, labels: Labels, events: IntArray) -> Tensor:
     """Cross-entropy of conversion and squared error of the scaled rating, over the events that have them."""
-    conversion = torch.from_numpy(labels.conversion[events])
-    rating = torch.from_numpy(labels.rating[events])
+    conversion, rating = place(labels.conversion[events]), place(labels.rating[events])
     loss = values.sum() * 0.0
     known = torch.isfinite(conversion)
     if known.any():

@@ -19,6 +19,7 @@ from services.model.user_tower import UserTower
 from services.training.checkpoints import Partial, State
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, Histories, histories_at, query_histories
+from services.training.distributed import device, in_shares, place
 from services.training.loop import Plan, train
 from services.training.metrics import rank_metrics, target_ranks
 from services.training.progress import Reporter
@@ -43,7 +44,7 @@ class Towers(nn.Module):
             settings.vector_dimension, settings.history_length, tower.layers, tower.heads, tower.dropout
         )
         self.log_scale = nn.Parameter(torch.tensor(2.65))
-        self.pooled = pooled
+        self.register_buffer("pooled", pooled, persistent=False)
 
     def scale(self) -> Tensor:
         """Factor of the cosine between user and item in the softmax."""
@@ -53,7 +54,7 @@ class Towers(nn.Module):
     def item_vectors(self) -> Tensor:
         """[N, D]: what a bundle keeps."""
         self.eval()
-        vectors: Tensor = self.items(self.pooled)
+        vectors: Tensor = self.items(self.get_buffer("pooled"))
         return vectors.clone()
 
     @torch.inference_mode()
@@ -62,7 +63,7 @@ class Towers(nn.Module):
         self.eval()
         found = []
         for start in range(0, len(histories.items), _BATCH):
-            items, kinds, gaps, mask = histories.tensors(slice(start, start + _BATCH))
+            items, kinds, gaps, mask = histories.tensors(slice(start, start + _BATCH), item_vectors.device)
             vectors = item_vectors[items.clamp(min=0)] * mask.unsqueeze(-1)
             found.append(self.users(vectors, kinds, gaps, mask) * (mask[:, -1:] > 0))
         return torch.cat(found).clone()
@@ -112,13 +113,17 @@ def train_users(
 
     def loss_of(batch: tuple[IntArray, IntArray]) -> Tensor:
         rows, chosen = batch
-        vectors = towers.items(towers.pooled)
-        items, kinds, gaps, mask = inputs.tensors(rows)
-        states = towers.users.states(vectors[items.clamp(min=0)] * mask.unsqueeze(-1), kinds, gaps, mask)
+        vectors = towers.items(towers.get_buffer("pooled"))
+
+        def states_of(rows: IntArray) -> Tensor:
+            items, kinds, gaps, mask = inputs.tensors(rows, device())
+            return towers.users.states(vectors[items.clamp(min=0)] * mask.unsqueeze(-1), kinds, gaps, mask)
+
+        states = in_shares(states_of, rows)
         wanted = (targets[rows] >= 0) & (inputs.items[rows] >= 0)
-        logits = towers.scale() * states[torch.from_numpy(wanted)] @ vectors[torch.from_numpy(chosen)].T
+        logits = towers.scale() * states[place(wanted)] @ vectors[place(chosen)].T
         places = np.searchsorted(chosen, targets[rows][wanted])
-        return F.cross_entropy(logits, torch.from_numpy(places))
+        return F.cross_entropy(logits, place(places))
 
     histories = query_histories(dataset, validation, settings.history_length)
 
@@ -168,5 +173,5 @@ class SoftmaxItems:
 def _validation_loss(towers: Towers, histories: Histories, queries: Queries) -> float:
     """Minus NDCG@10 of the user tower over the queries."""
     item_vectors = towers.item_vectors()
-    scores = (towers.user_vectors(histories, item_vectors) @ item_vectors.T).numpy()
+    scores = (towers.user_vectors(histories, item_vectors) @ item_vectors.T).cpu().numpy()
     return -float(rank_metrics(target_ranks(scores, queries.targets, queries.unseen()))["ndcg@10"].mean())
