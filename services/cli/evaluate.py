@@ -1,48 +1,32 @@
 """`recmesh evaluate`: a scenario's model against its baselines, on the test period of its tables."""
 
 import json
-import os
-import platform
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from services.cli.evaluation_tables import machine, pair_lines, print_report
 from services.cli.options import DEFAULT_STATE, StateOption
 from services.cli.scenarios import named_scenario
 from services.cli.state import StateFolder
 from services.runtime.bundle import Bundle, open_current_bundle
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
+from services.training.baselines import BASELINES, BaselineSet, Method
 from services.training.checkpoints import Checkpoints
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, event_gaps, load_dataset
-from services.training.evaluate import FULL, ID_ONLY, Evaluation, best_baseline, compare
+from services.training.evaluate import LabelledMethod, compare
+from services.training.evaluation import FULL, Evaluation
 from services.training.full_model import bundle_texts, open_full_model
 from services.training.pipeline import Adaptation
 from services.training.progress import Reporter
-
-COLUMNS = {
-    "ndcg@10": "NDCG@10",
-    "recall@10": "Recall@10",
-    "recall@50": "Recall@50",
-    "mrr": "MRR",
-    "coverage@10": "Coverage@10",
-}
-"""Metrics of the printed tables; --json holds all."""
-
-SLICES = {
-    "all": "All queries",
-    "cold_items": "Cold items, ranked among all items",
-    "cold_items_among_cold": "Cold items, ranked among cold items",
-    "cold_users": "Cold users",
-}
+from services.training.split import TEMPORAL, Protocol
+from services.training.trained_model import TrainedModel
 
 # Without a terminal rich assumes 80 columns and would break lines there.
 _PLAIN_WIDTH = 120
@@ -68,29 +52,90 @@ def evaluate(
     shuffle_ties: Annotated[
         bool, typer.Option("--shuffle-ties", help="Put events of equal time in random order before evaluating.")
     ] = False,
+    protocol: Annotated[
+        Protocol,
+        typer.Option(
+            "--protocol",
+            help="temporal: the current bundle, by a global cut in time. leave-last-out: a model trained for it, by "
+            "each user's last item, to compare with published tables.",
+        ),
+    ] = TEMPORAL,
+    baselines: Annotated[
+        BaselineSet, typer.Option("--baselines", help="quick: those that take seconds; all: iALS and BPR too.")
+    ] = "all",
+    pair: Annotated[
+        tuple[str, str] | None, typer.Option("--compare", help="Two methods to compare on every slice.")
+    ] = None,
 ) -> None:
-    """Compare a scenario's model with its baselines, by a temporal split, over all items."""
+    """Compare a scenario's model with its baselines, over all items."""
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise SetupError(f"--json {json_file}: there is no folder {json_file.absolute().parent}; make it first")
-    chosen = named_scenario(scenario, scenario_file)
-    folders = StateFolder(state)
-    bundle = open_current_bundle(folders.models, scenario)
-    dataset = open_dataset(folders.data(scenario), chosen, bundle)
-    if shuffle_ties:
-        shuffled = dataset.interactions.shuffle_ties(_TIE_SEED)
-        dataset = replace(dataset, interactions=shuffled, gaps=event_gaps(shuffled))
-    checkpoints = Checkpoints(folders.root / "training" / scenario)
-    found = run(chosen, bundle, dataset, checkpoints, Reporter(Console(stderr=True)), events, rerank)
+    options = Options(protocol, baselines, events, rerank, shuffle_ties, pair)
+    report = run(named_scenario(scenario, scenario_file), StateFolder(state), options, Reporter(Console(stderr=True)))
+    console = Console()
+    console = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
+    print_report(
+        console, f"{scenario} · {report.model_version or 'trained for this split'}", report.split, report.found
+    )
+    if json_file is not None:
+        json_file.write_text(json.dumps(document(report), indent=2, allow_nan=False) + "\n")
+    for line in pair_lines(report.found, *pair) if pair is not None else []:
+        console.print(line, highlight=False)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is evaluated, and how."""
+
+    protocol: Protocol = TEMPORAL
+    baselines: BaselineSet = "all"
+    events: int | None = None
+    rerank: int = 0
+    shuffle_ties: bool = False
+    pair: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        """SetupError for options that do not go together."""
+        if self.protocol != TEMPORAL and (self.rerank or self.shuffle_ties):
+            name = "--rerank" if self.rerank else "--shuffle-ties"
+            raise SetupError(f"{name} works on the current bundle; leave it out or use --protocol {TEMPORAL}")
+        methods = (*BASELINES[self.baselines], FULL)
+        for name in self.pair or ():
+            if name not in methods:
+                raise SetupError(f"--compare {name}: is not evaluated; choose two of {', '.join(methods)}")
+        if self.pair is not None and self.pair[0] == self.pair[1]:
+            raise SetupError(f"--compare {' '.join(self.pair)}: names one method twice; name two")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one command found."""
+
+    scenario: str
+    model_version: str | None  # None: no bundle, a model trained for the split
+    split: dict[str, Any]
+    found: Evaluation
+
+
+def run(scenario: Scenario, folders: StateFolder, options: Options, reporter: Reporter) -> Report:
+    """Evaluate the model and the baselines."""
+    if options.protocol == TEMPORAL:
+        bundle = open_current_bundle(folders.models, scenario.name)
+        dataset = open_dataset(folders.data(scenario.name), scenario, bundle)
+        if options.shuffle_ties:
+            shuffled = dataset.interactions.shuffle_ties(_TIE_SEED)
+            dataset = replace(dataset, interactions=shuffled, gaps=event_gaps(shuffled))
+    else:
+        bundle = None
+        dataset = load_dataset(folders.data(scenario.name), scenario, options.protocol)
+    found = _found(scenario, folders, bundle, dataset, options, reporter)
     split = {
         **dataset.split.facts(),
         "queries": found.query_counts,
-        "ties_shuffled": shuffle_ties,
-        "reranked_items": rerank,
+        "ties_shuffled": options.shuffle_ties,
+        "reranked_items": options.rerank,
     }
-    console = Console()
-    print_report(console if console.is_terminal else Console(width=_PLAIN_WIDTH), bundle, split, found)
-    if json_file is not None:
-        json_file.write_text(json.dumps(document(bundle, split, found), indent=2, allow_nan=False) + "\n")
+    return Report(scenario.name, None if bundle is None else bundle.manifest.model_version, split, found)
 
 
 def open_dataset(folder: Path, scenario: Scenario, bundle: Bundle) -> Dataset:
@@ -104,104 +149,55 @@ def open_dataset(folder: Path, scenario: Scenario, bundle: Bundle) -> Dataset:
     return dataset
 
 
-def run(
-    scenario: Scenario,
-    bundle: Bundle,
-    dataset: Dataset,
-    checkpoints: Checkpoints,
+def _found(
+    scenario: Scenario, folders: StateFolder, bundle: Bundle | None, dataset: Dataset, options: Options,
     reporter: Reporter,
-    events: int | None,
-    rerank: int,
-) -> Evaluation:
-    """Evaluate the bundle's model and the baselines."""
-    manifest = bundle.manifest
-    settings = scenario.section("training", TrainingSettings).model_copy(
-        update={"base_model": manifest.base_model.name, "item_tokens": manifest.item_tokens}
-    )
+) -> Evaluation:  # fmt: skip
+    settings = scenario.section("training", TrainingSettings)
     torch.set_num_threads(settings.threads)
-    model_dataset = replace(dataset, texts=bundle_texts(bundle))
-    full = open_full_model(bundle, model_dataset, scenario.head.blend, settings.threads, rerank)
-    # An adaptation of the same settings has these vectors already.
-    text_vectors = Adaptation(scenario, dataset, settings, checkpoints, reporter).frozen_vectors
-    tasks = scenario.head.tasks
+    folder = folders.root / "training" / scenario.name
+    full: Method
+    labelled: tuple[LabelledMethod, ...] = ()
+    if bundle is None:
+        adaptation = Adaptation(scenario, dataset, settings, Checkpoints(folder / options.protocol), reporter)
+        full = TrainedModel(adaptation)
+    else:
+        manifest = bundle.manifest
+        settings = settings.model_copy(
+            update={"base_model": manifest.base_model.name, "item_tokens": manifest.item_tokens}
+        )
+        # An adaptation of the same settings has the frozen text vectors already.
+        adaptation = Adaptation(scenario, dataset, settings, Checkpoints(folder), reporter)
+        model_dataset = replace(dataset, texts=bundle_texts(bundle))
+        served = open_full_model(bundle, model_dataset, scenario.head.blend, settings.threads, options.rerank)
+        full, labelled = served, (served,)
     return compare(
-        full, dataset.interactions, dataset.split, tasks, text_vectors, reporter, events=events, labelled=[full]
+        full,
+        dataset.interactions,
+        dataset.split,
+        scenario.head.tasks,
+        adaptation.frozen_vectors,
+        reporter,
+        baselines=options.baselines,
+        threads=settings.threads,
+        seed=settings.seed,
+        events=options.events,
+        labelled=labelled,
     )
 
 
-def document(bundle: Bundle, split: dict[str, Any], found: Evaluation) -> dict[str, Any]:
+def document(report: Report) -> dict[str, Any]:
     """What --json writes."""
+    found = report.found
     return {
-        "scenario": bundle.manifest.scenario,
-        "model_version": bundle.manifest.model_version,
-        "split": split,
+        "scenario": report.scenario,
+        "model_version": report.model_version,
+        "split": report.split,
         "rows": [row.model_dump() for row in found.rows],
         "differences": [row.model_dump() for row in found.differences],
+        "pairs": [row.model_dump() for row in found.pairs],
+        "curves": [row.model_dump() for row in found.curves],
         "baseline_settings": found.settings,
+        "baseline_trials": found.trials,
         "machine": machine(),
     }
-
-
-def machine() -> dict[str, Any]:
-    """The processor's name and how many cores this process may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.machine(), "cores": len(os.sched_getaffinity(0))}
-
-
-def print_report(console: Console, bundle: Bundle, split: dict[str, Any], found: Evaluation) -> None:
-    """Facts, one table per slice with 95 % intervals, and how the whole model compares with the best baselines."""
-    manifest, host = bundle.manifest, machine()
-    facts = [
-        f"{manifest.scenario} · {manifest.model_version} · {host['cpu']}, {host['cores']} cores",
-        f"{split['users']:,} users, {split['items']:,} items ({split['cold_items']:,} cold); events: "
-        f"{split['train_events']:,} train, {split['valid_events']:,} validation, {split['test_events']:,} test",
-        "temporal split, every item ranked, models frozen at the split; 95 % intervals by bootstrap over users"
-        + ("; ties in time shuffled" if split["ties_shuffled"] else ""),
-        "full = scorer over every item"
-        + (f", its best {split['reranked_items']} re-ranked" if split["reranked_items"] else ", without the re-ranker"),
-    ]
-    console.print("\n".join(facts), highlight=False)
-    for name, count in found.query_counts.items():
-        console.print(_slice_table(name, count, found))
-    for line in comparison_lines(found):
-        console.print(line, highlight=False)
-
-
-def _slice_table(name: str, count: int, found: Evaluation) -> Table:
-    # Without padding the table fits a terminal of 80 columns.
-    table = Table(title=f"{SLICES[name]}: {count:,} queries", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    table.add_column("method", no_wrap=True)
-    for title in COLUMNS.values():
-        table.add_column(title, no_wrap=True, justify="right")
-    methods = dict.fromkeys(row.method for row in found.rows if row.metric == "ndcg@10")
-    for method in methods:
-        cells = []
-        for metric in COLUMNS:
-            row = found.row(method, name, metric)
-            cells.append("" if row is None else f"{row.value:.4f}\n[dim]{row.low:.3f}–{row.high:.3f}[/dim]")
-        table.add_row(method, *cells, style="bold" if method == FULL else "")
-    return table
-
-
-def comparison_lines(found: Evaluation) -> list[str]:
-    """The whole model against the best baseline of each slice, and against the best id-only one on cold items."""
-    pairs: list[tuple[str, Sequence[str] | None]] = [(name, None) for name in found.query_counts]
-    if "cold_items" in found.query_counts:
-        pairs.append(("cold_items", ID_ONLY))
-    lines = []
-    for name, among in pairs:
-        best = best_baseline(found.rows, name, "ndcg@10", among)
-        row = next(
-            (row for row in found.differences if (row.baseline, row.slice, row.metric) == (best, name, "ndcg@10")), None
-        )
-        if row is not None:
-            verdict = "is above" if row.low > 0 else "is below" if row.high < 0 else "is not told apart from"
-            kind = "best baseline" if among is None else "best id-only baseline"
-            lines.append(
-                f"{name}: full {verdict} {best} ({kind}): NDCG@10 {row.value:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
-            )
-    return lines

@@ -71,7 +71,7 @@ class MetricRow(Settings):
     method: str
     """Method, "full" for the whole model."""
     slice: str
-    """"all", "cold_items", "cold_items_among_cold" or "cold_users" (docs/evaluation.md)."""
+    """Which queries, e.g. "all" or "cold_items" (docs/evaluation.md lists them)."""
     metric: str
     """E.g. "ndcg@10"."""
     value: float

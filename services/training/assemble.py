@@ -227,6 +227,10 @@ class Assembly:
             head.tasks,
             adaptation.frozen_vectors,
             adaptation.reporter,
+            # The slow baselines would cost an adaptation minutes; `recmesh evaluate` has them.
+            baselines="quick",
+            threads=settings.threads,
+            seed=settings.seed,
             events=settings.evaluation_queries,
             labelled=[full],
         )

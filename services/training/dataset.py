@@ -17,7 +17,15 @@ from services.model.history import log_time_gaps
 from services.model.text import ItemFields, format_item
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
-from services.training.split import Interactions, Queries, Split, encode_interactions, temporal_split
+from services.training.split import (
+    TEMPORAL,
+    Interactions,
+    Protocol,
+    Queries,
+    Split,
+    encode_interactions,
+    make_split,
+)
 from services.training.tables import Tables, fingerprint_tables, read_tables
 
 FloatArray = npt.NDArray[np.float32]
@@ -72,18 +80,19 @@ class Histories:
         return tuple(torch.from_numpy(array).to(device) for array in arrays)
 
 
-def load_dataset(folder: Path, scenario: Scenario) -> Dataset:
+def load_dataset(folder: Path, scenario: Scenario, protocol: Protocol = TEMPORAL) -> Dataset:
     """Read, encode and split the tables in `folder`. SetupError names what is wrong with them."""
     tables = read_tables(folder, scenario.head)
-    return build_dataset(tables, scenario)
+    return build_dataset(tables, scenario, protocol)
 
 
-def build_dataset(tables: Tables, scenario: Scenario) -> Dataset:
+def build_dataset(tables: Tables, scenario: Scenario, protocol: Protocol = TEMPORAL) -> Dataset:
     """Encode and split tables in memory."""
-    interactions = encode_interactions(tables)
-    split = temporal_split(interactions, scenario.head.tasks)
+    interactions, split = make_split(encode_interactions(tables), scenario.head.tasks, protocol)
+    fingerprint = fingerprint_tables(tables)
     return Dataset(
-        fingerprint=fingerprint_tables(tables),
+        # Whatever is made of the tables depends on the split too.
+        fingerprint=fingerprint if protocol == TEMPORAL else f"{fingerprint}-{protocol}",
         interactions=interactions,
         split=split,
         texts=item_texts(tables.items, scenario.head.catalogue.item_text),

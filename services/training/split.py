@@ -1,6 +1,7 @@
-"""Temporal split and evaluation queries: who had what before which event.
+"""Splits and evaluation queries: who had what before which event.
 
-    train < T1 ≤ valid < T2 ≤ test
+    temporal          train < T1 ≤ valid < T2 ≤ test, for all users alike
+    leave-last-out    each user's last item is test, the one before it validation, for comparison with published tables
 
 Models learn from train alone and are frozen; histories are not: a test query's input is everything its user did before
 it, events of the validation and test periods included.
@@ -26,6 +27,9 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 Period = Literal["train", "valid", "test"]
+Protocol = Literal["temporal", "leave-last-out"]
+TEMPORAL: Protocol = "temporal"
+LEAVE_LAST_OUT: Protocol = "leave-last-out"
 
 COLD_EVENTS = 5
 """Items with fewer click-task events in train, and users with fewer events in train, are cold."""
@@ -35,6 +39,8 @@ COLD_EVENTS = 5
 class Interactions:
     """A scenario's events as integers, ordered by time; a user's events of equal time by event id.
 
+    By leave-last-out they are ordered by period first, so that a user's events stay in order and periods are ranges.
+
     An item's index is its row in the items table; a user's index is its place in `user_ids`.
     """
 
@@ -43,7 +49,7 @@ class Interactions:
     users: IntArray  # [E]
     items: IntArray  # [E]
     kinds: IntArray  # [E] numbers of the proto enum EventKind
-    times_ms: IntArray  # [E] not falling
+    times_ms: IntArray  # [E] not falling for a user, nor over all before a split of another protocol than temporal
     values: FloatArray  # [E] NaN where the event has none
 
     @cached_property
@@ -95,12 +101,16 @@ class Interactions:
         People who rate a list in one sitting leave neighbours in the catalogue as neighbours in time; what a method
         gains from that order it loses here.
         """
-        order = np.lexsort((np.random.default_rng(seed).random(len(self.users)), self.times_ms))
+        return self.take(np.lexsort((np.random.default_rng(seed).random(len(self.users)), self.times_ms)))
+
+    def take(self, order: IntArray) -> "Interactions":
+        """The events at these positions, in this order."""
         return replace(
             self,
             users=self.users[order],
             items=self.items[order],
             kinds=self.kinds[order],
+            times_ms=self.times_ms[order],
             values=self.values[order],
         )
 
@@ -125,17 +135,34 @@ def _integers(column: Any) -> IntArray:
     return np.asarray(column.to_numpy(), dtype=np.int64)
 
 
+_FACTS: dict[Protocol, str] = {
+    TEMPORAL: "global temporal split: train < T1 <= valid < T2 <= test",
+    LEAVE_LAST_OUT: "leave-last-out: each user's last item is test, the one before it validation",
+}
+
+
 @dataclass(frozen=True)
 class Split:
     """Where the events are cut. Since they are ordered, each period is one range of positions."""
 
+    protocol: Protocol
     train_end: int
     valid_end: int
     event_count: int
-    valid_time_ms: int  # T1: the first time that is not train
-    test_time_ms: int  # T2: the first time that is not valid
+    valid_time_ms: int  # T1: the first time that is not train; by leave-last-out the time after the last of train
+    test_time_ms: int  # T2: the first time that is not valid; by leave-last-out the time after the last of valid
+    item_events: IntArray  # [N] click-task events in train
     cold_items: BoolArray  # [N]
     cold_users: BoolArray  # [U]
+
+    @cached_property
+    def head_items(self) -> BoolArray:
+        """[N]: the fewest items that have half of the train events, those of most events; not cold."""
+        order = np.argsort(-self.item_events, kind="stable")
+        before = np.cumsum(self.item_events[order]) - self.item_events[order]
+        head = np.zeros(len(order), dtype=np.bool_)
+        head[order[2 * before < self.item_events.sum()]] = True
+        return head & ~self.cold_items
 
     def period(self, period: Period) -> slice:
         """The period's range of event positions."""
@@ -146,7 +173,7 @@ class Split:
     def facts(self) -> dict[str, Any]:
         """What a manifest and `recmesh evaluate --json` say of the split."""
         return {
-            "protocol": "global temporal split: train < T1 <= valid < T2 <= test",
+            "protocol": _FACTS[self.protocol],
             "valid_time_ms": self.valid_time_ms,
             "test_time_ms": self.test_time_ms,
             "train_events": self.train_end,
@@ -177,15 +204,55 @@ def temporal_split(
             f"events: {count} events cannot be cut by time into train, validation and test (first cut at {valid_time} "
             f"ms, second at {test_time} ms); they need at least three different times, spread over the period"
         )
-    clicks = interactions.positives(tasks.click)[:train_end]
-    item_events = np.bincount(interactions.items[:train_end][clicks], minlength=len(interactions.item_ids))
-    user_events = np.bincount(interactions.users[:train_end], minlength=len(interactions.user_ids))
+    return _split(interactions, tasks, TEMPORAL, (train_end, valid_end), (valid_time, test_time))
+
+
+def leave_last_out(interactions: Interactions, tasks: TasksSettings) -> tuple[Interactions, Split]:
+    """Each user's last query event (`build_queries`) begins their test period, the one before it their validation.
+
+    Users with fewer than three of them are all train. Train events of some are later than test events of others: models
+    know the future, which is why this protocol only serves comparison with published tables. The interactions come
+    back ordered by period. SetupError when nobody has three.
+    """
+    places = interactions.places - interactions.user_starts[interactions.users]
+    queries = interactions.by_user[_first_clicks(interactions, tasks)[interactions.by_user]]
+    counts = np.bincount(interactions.users[queries], minlength=len(interactions.user_ids))
+    ends, enough = np.cumsum(counts), np.flatnonzero(counts >= 3)
+    if len(enough) == 0:
+        raise SetupError("events: leave-last-out needs a user with three items of the click task, and there is none")
+    # [2, U]: the place among the user's events at which validation and test begin.
+    begins = np.full((2, len(counts)), np.iinfo(np.int64).max)
+    begins[:, enough] = places[queries[[ends[enough] - 2, ends[enough] - 1]]]
+    periods = (places >= begins[:, interactions.users]).sum(axis=0)
+    moved = interactions.take(np.argsort(periods, kind="stable"))
+    train_end, valid_end = np.cumsum(np.bincount(periods, minlength=3))[:2].tolist()
+    times = (int(moved.times_ms[:train_end].max()) + 1, int(moved.times_ms[:valid_end].max()) + 1)
+    return moved, _split(moved, tasks, LEAVE_LAST_OUT, (train_end, valid_end), times)
+
+
+def make_split(
+    interactions: Interactions, tasks: TasksSettings, protocol: Protocol = TEMPORAL
+) -> tuple[Interactions, Split]:
+    """The interactions in the protocol's order, and where it cuts them. SetupError when they cannot be cut."""
+    if protocol == LEAVE_LAST_OUT:
+        return leave_last_out(interactions, tasks)
+    return interactions, temporal_split(interactions, tasks)
+
+
+def _split(
+    interactions: Interactions, tasks: TasksSettings, protocol: Protocol, ends: tuple[int, int], times: tuple[int, int]
+) -> Split:
+    clicks = interactions.positives(tasks.click)[: ends[0]]
+    item_events = np.bincount(interactions.items[: ends[0]][clicks], minlength=len(interactions.item_ids))
+    user_events = np.bincount(interactions.users[: ends[0]], minlength=len(interactions.user_ids))
     return Split(
-        train_end=train_end,
-        valid_end=valid_end,
-        event_count=count,
-        valid_time_ms=valid_time,
-        test_time_ms=test_time,
+        protocol=protocol,
+        train_end=ends[0],
+        valid_end=ends[1],
+        event_count=len(interactions.items),
+        valid_time_ms=times[0],
+        test_time_ms=times[1],
+        item_events=item_events,
         cold_items=item_events < COLD_EVENTS,
         cold_users=user_events < COLD_EVENTS,
     )
@@ -231,6 +298,11 @@ class Queries:
             return self
         return self.take(np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False)))
 
+    def history_lengths(self) -> IntArray:
+        """[Q]: events before each query."""
+        starts, ends = self._bounds
+        return ends - starts
+
     def history(self, query: int) -> IntArray:
         """Event positions of a query's whole history, oldest first."""
         starts, ends = self._bounds
@@ -263,10 +335,17 @@ class Queries:
 
 
 def build_queries(interactions: Interactions, split: Split, tasks: TasksSettings, period: Period) -> Queries:
-    """One query for each click-task event of the period whose item its user has not had before."""
+    """One query for each click-task event of the period whose item its user has not had before.
+
+    By leave-last-out that is one per user in validation and in test.
+    """
+    span = split.period(period)
+    return Queries(interactions, np.flatnonzero(_first_clicks(interactions, tasks)[span]) + span.start)
+
+
+def _first_clicks(interactions: Interactions, tasks: TasksSettings) -> BoolArray:
+    """[E]: whether the event counts for the click task and is its user's first on its item."""
     keys = interactions.users * len(interactions.item_ids) + interactions.items
     first = np.zeros(len(keys), dtype=np.bool_)
     first[np.unique(keys, return_index=True)[1]] = True
-    span = split.period(period)
-    wanted = (first & interactions.positives(tasks.click))[span]
-    return Queries(interactions, np.flatnonzero(wanted) + span.start)
+    return first & interactions.positives(tasks.click)

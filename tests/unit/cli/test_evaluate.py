@@ -1,6 +1,7 @@
 """`recmesh evaluate` on a small bundle: figures, file, and what it refuses."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -78,21 +79,33 @@ def test_prints_and_writes_every_method(state, capsys):
     assert found["split"]["train_events"] + found["split"]["valid_events"] + found["split"]["test_events"] == 240
     methods = {row["method"] for row in found["rows"] if row["metric"] == "ndcg@10" and row["slice"] == "all"}
     assert methods == {
-        "full", "popularity", "recent_popularity", "item_knn", "ease", "frozen_text", "ease_text_fill"
+        "full", "popularity", "recent_popularity", "item_knn", "ease", "ials", "bpr", "frozen_text", "ease_text_fill"
     }  # fmt: skip
     for row in found["rows"]:
         assert row["low"] <= row["value"] <= row["high"]
     labelled = {row["metric"] for row in found["rows"] if row["method"] == "full"}
-    assert {"conversion_auc", "conversion_log_loss", "conversion_ece", "rating_mae"} <= labelled
+    assert {"conversion_auc", "conversion_log_loss", "conversion_ece", "rating_mae", "rating_rmse"} <= labelled
     assert {row["baseline"] for row in found["differences"]} == methods - {"full"}
+    assert len(found["pairs"]) == sum(1 for name in found["split"]["queries"]) * len(methods) * (len(methods) - 1) / 2
+    assert {row["axis"] for row in found["curves"]} == {"item_train_events", "history_events"}
+    assert found["baseline_trials"]["ials"] == found["baseline_trials"]["ease"]
     assert found["machine"]["cores"] >= 1
     printed = capsys.readouterr().out
-    for text in ("full", "ease_text_fill", "NDCG@10", "Coverage@10", "All queries", "best baseline", "cores"):
+    for text in (
+        "full",
+        "ease_text_fill",
+        "NDCG@10",
+        "Coverage@10",
+        "All queries",
+        "best baseline",
+        "cores",
+        "settings tried",
+    ):
         assert text in printed
 
 
 def test_a_sample_and_shuffled_ties_are_said(state):
-    found = run(state, events=5, shuffle_ties=True)
+    found = run(state, events=5, shuffle_ties=True, baselines="quick")
     assert found["split"]["queries"]["all"] == 5
     assert found["split"]["ties_shuffled"] is True
 
@@ -105,7 +118,7 @@ def test_re_ranking_changes_the_order_of_the_best_only(state):
             if (row["method"], row["slice"], row["metric"]) == ("full", "all", metric)
         )
 
-    plain, reranked = run(state), run(state, rerank=3)
+    plain, reranked = run(state, baselines="quick"), run(state, baselines="quick", rerank=3)
     assert reranked["split"]["reranked_items"] == 3
     assert value(plain, "recall@50") == value(reranked, "recall@50") == 1
     assert value(plain, "mrr") != value(reranked, "mrr")
@@ -113,6 +126,43 @@ def test_re_ranking_changes_the_order_of_the_best_only(state):
     assert [row for row in plain["rows"] if row["method"] == "ease"] == [
         row for row in reranked["rows"] if row["method"] == "ease"
     ]
+
+
+def test_two_methods_are_compared_on_request(state, capsys):
+    found = run(state, baselines="quick", pair=("ease", "popularity"))
+    assert "ials" not in found["baseline_trials"]
+    assert re.search(r"all: ease is .* popularity: NDCG@10", capsys.readouterr().out)
+    for pair, match in {("ease", "nobody"): "nobody: is not evaluated", ("ease", "ease"): "twice"}.items():
+        with pytest.raises(SetupError, match=match):
+            run(state, baselines="quick", pair=pair)
+
+
+def test_leave_last_out_trains_for_its_split(state, monkeypatch, capsys):
+    made = []
+
+    class Trained:
+        name = "full"
+
+        def __init__(self, adaptation):
+            made.append(adaptation)
+
+        def scores(self, queries):
+            return np.zeros((len(queries), ITEM_COUNT), np.float32)
+
+    monkeypatch.setattr(command, "TrainedModel", Trained)
+    found = run(state, protocol="leave-last-out", baselines="quick")
+    assert found["model_version"] is None
+    assert found["split"]["queries"]["all"] == found["split"]["test_events"] == found["split"]["valid_events"] == 30
+    (adaptation,) = made
+    assert adaptation.dataset.fingerprint == f"{fingerprint(state / 'data' / 'video')}-leave-last-out"
+    assert adaptation.checkpoints.folder == state / "training" / "video" / "leave-last-out"
+    assert "trained for this split" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", [{"rerank": 3}, {"shuffle_ties": True}])
+def test_what_needs_the_bundle_is_refused_without_it(state, option):
+    with pytest.raises(SetupError, match=f"--{next(iter(option)).replace('_', '-')} works on the current bundle"):
+        run(state, protocol="leave-last-out", **option)
 
 
 def test_changed_tables_are_refused(state):

@@ -5,13 +5,14 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from services.model.collaborative import collaborative_scores
-from services.runtime.scenario import TaskSettings, TasksSettings
+from services.runtime.scenario import RatingSettings, TaskSettings, TasksSettings
 from services.training.baselines import (
-    BASELINE_STEPS,
+    BASELINES,
     DenseRows,
     FixedScores,
     HistorySum,
     TextMean,
+    baseline_steps,
     best_of,
     ease_weights,
     fill_cold_items,
@@ -132,14 +133,14 @@ def test_no_queries_have_no_ndcg():
     assert mean_ndcg(FixedScores("fixed", np.zeros(20, np.float32)), Queries(data, np.zeros(0, np.int64))) == 0.0
 
 
-def test_fits_every_baseline_and_reports_every_trial():
+@pytest.mark.parametrize("chosen", ["quick", "all"])
+def test_fits_every_baseline_and_reports_every_trial(chosen):
     data = cycle_data()
     steps: list[str] = []
     vectors = np.eye(20, dtype=np.float32)
-    tuned = fit_baselines(data, temporal_split(data, TASKS), TASKS, vectors, step=steps.append)
-    names = [baseline.method.name for baseline in tuned]
-    assert names == ["popularity", "recent_popularity", "item_knn", "ease", "frozen_text", "ease_text_fill"]
-    assert len(steps) == BASELINE_STEPS
+    tuned = fit_baselines(data, temporal_split(data, TASKS), TASKS, vectors, chosen, step=steps.append)
+    assert tuple(baseline.method.name for baseline in tuned) == BASELINES[chosen]
+    assert len(steps) == baseline_steps(chosen) == sum(baseline.trials for baseline in tuned)
     assert set(tuned[3].setting) == {"regularisation", "history_events"}
 
 
@@ -155,13 +156,29 @@ def test_label_means_see_only_what_was_known():
     means = user_item_mean(data, split, tasks)
     assert means is not None
     queries = Queries(data, np.arange(split.valid_end, len(rows)))
+    conversion = means.tasks["conversion"]
     predictions = means.predictions(queries)["conversion"]
     assert predictions[queries.targets == 0].min() > 0.9
     assert predictions[queries.targets == 1].max() < 0.1
     first = np.array([data.user_events(user)[0] for user in range(4)])
-    assert means.user_offsets[first].tolist() == [0, 0, 0, 0]
+    assert conversion.user_offsets[first].tolist() == [0, 0, 0, 0]
     data.values[split.valid_end :] = np.nan
     again = user_item_mean(data, split, tasks)
     assert again is not None
-    assert (again.item_offsets == means.item_offsets).all()
+    assert (again.tasks["conversion"].item_offsets == conversion.item_offsets).all()
     assert user_item_mean(data, split, TasksSettings(click=TASKS.click)) is None
+
+
+def test_rating_means_are_damped_offsets():
+    tasks = TasksSettings(click=TASKS.click, rating=RatingSettings(events=["rating"], min=1, max=5))
+    # Train: item 0 is rated 5, item 1 is rated 1, by users 0 and 1 in turn; then user 0 meets both again.
+    rows = [(place % 2, place % 2, place) for place in range(80)] + [(0, 0, 80 + place) for place in range(20)]
+    data = interactions(rows, kind=RATING)
+    data.values[:] = np.where(data.items == 0, 5, 1)
+    split = temporal_split(data, tasks)
+    means = user_item_mean(data, split, tasks, damping=10.0)
+    assert means is not None
+    queries = Queries(data, np.array([2]))
+    # Overall 3; item 0: 40 ratings 2 above it; user 0 before event 2: one rating 2 above it.
+    assert means.predictions(queries)["rating"] == pytest.approx([3 + 80 / 50 + 2 / 11])
+    assert means.predictions(Queries(data, np.array([99])))["rating"] == pytest.approx([5])

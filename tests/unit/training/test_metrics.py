@@ -1,4 +1,4 @@
-"""Metrics against their definitions, and intervals that behave."""
+"""Metrics against their definitions."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.training.metrics import (
-    UserBootstrap,
     area_under_curve,
     expected_calibration_error,
-    label_metrics,
+    item_novelty,
     list_diversity,
+    list_mean,
     log_losses,
     rank_metrics,
+    ranking_auc,
     target_ranks,
     top_items,
 )
@@ -90,59 +91,25 @@ def test_calibration_error():
     assert expected_calibration_error(labels, np.where(labels, 0.8, 0.2), bins=2) == pytest.approx(0.2)
 
 
-def test_interval_holds_the_mean_and_narrows_with_users():
-    generator = np.random.default_rng(0)
-    widths = []
-    for user_count in (20, 500):
-        users = np.repeat(np.arange(user_count), 5)
-        found = UserBootstrap(users).mean(generator.random(len(users)))
-        assert found.low < found.value < found.high
-        widths.append(found.high - found.low)
-    assert widths[1] < widths[0] / 3
+def test_ranking_auc_is_the_share_of_others_below():
+    assert ranking_auc(np.array([1.0, 5.0, 3.0, 1.0]), np.array([5, 5, 5, 1])).tolist() == [1, 0, 0.5, 0.5]
 
 
-def test_users_are_resampled_not_queries():
-    # Within a user all values are alike: many queries of few users say no more than those few users do.
-    values = np.repeat([0.0, 1.0] * 5, 1000)
-    found = UserBootstrap(np.repeat(np.arange(10), 1000)).mean(values)
-    assert found.high - found.low > 0.4
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=12), st.data())
+def test_ranking_auc_is_that_of_labels(scores, data):
+    target = data.draw(st.integers(0, len(scores) - 1))
+    labels = np.arange(len(scores)) == target
+    ranks = target_ranks(np.array([scores]), np.array([target]), np.ones((1, len(scores)), np.bool_))
+    expected = area_under_curve(labels, np.array(scores, np.float64))
+    assert ranking_auc(ranks, np.array([len(scores)]))[0] == pytest.approx(expected)
 
 
-def test_interval_has_its_level():
-    generator = np.random.default_rng(1)
-    users = np.repeat(np.arange(80), 3)
-    hits = 0
-    for _ in range(100):
-        values = np.repeat(generator.normal(size=80), 3) + generator.normal(size=240)
-        found = UserBootstrap(users, resamples=400).mean(values)
-        hits += found.low <= 0 <= found.high
-    assert 86 <= hits <= 100
+def test_list_means_leave_out_what_is_not_there():
+    values = np.array([10.0, 20.0, 60.0])
+    assert list_mean(np.array([[0, 1, 2], [2, -1, -1], [-1, -1, -1]]), values).tolist() == [30, 60, 0]
 
 
-def test_differences_are_paired():
-    generator = np.random.default_rng(2)
-    users = np.arange(200)
-    weak = generator.normal(size=200)
-    found = UserBootstrap(users).mean((weak + 0.1) - weak)
-    assert found.low == pytest.approx(0.1)
-    assert found.high == pytest.approx(0.1)
-
-
-def test_coverage_interval_holds_the_value():
-    lists = np.arange(40).reshape(20, 2) % 30
-    found = UserBootstrap(np.arange(20)).coverage(lists, 60)
-    assert found.value == 0.5
-    assert 0 <= found.low < 0.5 < found.high <= 1
-    assert UserBootstrap(np.arange(1)).coverage(np.array([[3, -1]]), 10).value == 0.1
-
-
-def test_label_metrics():
-    generator = np.random.default_rng(3)
-    probabilities = generator.random(2000)
-    labels = generator.random(2000) < probabilities
-    found = label_metrics(labels, probabilities, np.arange(2000) // 10)
-    assert found["auc"].low < found["auc"].value < found["auc"].high
-    assert found["auc"].value == pytest.approx(5 / 6, abs=0.03)
-    assert found["ece"].value < 0.05
-    assert found["log_loss"].value == pytest.approx(0.5, abs=0.05)
-    assert "auc" not in label_metrics(np.ones(5, np.bool_), np.full(5, 0.9), np.arange(5))
+def test_novelty_is_the_information_in_bits():
+    # 16 events: shares 1/2, 1/4 and 1/8; an item without events counts as one with one.
+    assert item_novelty(np.array([8, 4, 2, 1, 1, 0])).tolist() == [1, 2, 3, 4, 4, 4]
+    assert (item_novelty(np.zeros(3, np.int64)) == 0).all()

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from services.runtime.errors import SetupError
 from services.runtime.scenario import EVENT_NUMBERS, RatingSettings, TaskSettings, TasksSettings
-from services.training.split import Interactions, build_queries, encode_interactions, temporal_split
+from services.training.split import (
+    LEAVE_LAST_OUT,
+    Interactions,
+    build_queries,
+    encode_interactions,
+    leave_last_out,
+    make_split,
+    temporal_split,
+)
 from services.training.tables import EVENTS, ITEMS, USERS, Tables
 
 TASKS = TasksSettings(click=TaskSettings(events=["play"]), conversion=TaskSettings(events=["rating"], min_value=4))
@@ -153,3 +161,54 @@ def test_labels():
     assert data.positives(TASKS.conversion).tolist() == [True, False, False]
     assert data.ratings(RatingSettings(events=["rating"], min=1, max=5)).tolist() == [True, True, False]
     assert not data.positives(TASKS.click).any()
+
+
+def test_leave_last_out_takes_the_last_item_and_the_one_before():
+    rows = [(0, item, item) for item in range(4)] + [(1, item, 10 - item) for item in range(3)] + [(2, 5, 0), (2, 4, 1)]
+    data, split = leave_last_out(interactions(rows), TASKS)
+    asked = {
+        period: list(zip(queries.users.tolist(), queries.targets.tolist(), strict=True))
+        for period in ("valid", "test")
+        for queries in [build_queries(data, split, TASKS, period)]
+    }
+    assert sorted(asked["test"]) == [(0, 3), (1, 0)]
+    assert sorted(asked["valid"]) == [(0, 2), (1, 1)]
+    assert (split.train_end, split.valid_end) == (5, 7)
+    queries = build_queries(data, split, TASKS, "test")
+    assert data.items[queries.history(queries.users.tolist().index(0))].tolist() == [0, 1, 2]
+    assert split.facts()["protocol"].startswith(LEAVE_LAST_OUT)
+
+
+def test_leave_last_out_needs_someone_with_three_items():
+    with pytest.raises(SetupError, match="three items"):
+        leave_last_out(interactions([(0, 0, 0), (0, 1, 1), (0, 1, 2), (1, 0, 3)]), TASKS)
+
+
+@given(ROWS)
+def test_leave_last_out_keeps_every_event_and_every_order(rows):
+    before = interactions(rows)
+    try:
+        data, split = make_split(before, TASKS, LEAVE_LAST_OUT)
+    except SetupError:
+        return
+    assert sorted(zip(data.users, data.items, data.times_ms, strict=True)) == sorted(rows)
+    for user in range(4):
+        assert data.items[data.user_events(user)].tolist() == before.items[before.user_events(user)].tolist()
+    firsts = [len(set(before.items[before.user_events(user)])) for user in range(4)]
+    for period in ("valid", "test"):
+        queries = build_queries(data, split, TASKS, period)
+        assert sorted(queries.users.tolist()) == [user for user in range(4) if firsts[user] >= 3]
+    train = set(zip(data.users[: split.train_end], data.items[: split.train_end], strict=True))
+    tested = build_queries(data, split, TASKS, "test")
+    assert not train & set(zip(tested.users, tested.targets, strict=True))
+
+
+def test_head_items_are_the_fewest_that_have_half_of_the_events():
+    rows = [(0, 0, t) for t in range(40)] + [(0, 1, t) for t in range(40, 64)] + [(0, 2, t) for t in range(64, 80)]
+    split = temporal_split(interactions(rows + [(0, 3, t) for t in range(80, 100)]), TASKS)
+    assert split.item_events.tolist() == [40, 24, 16, 0, 0, 0]
+    assert split.head_items.tolist() == [True] + [False] * 5
+    # 30, 30, 20: the first has less than half.
+    rows = [(0, 0, t) for t in range(30)] + [(0, 1, t) for t in range(30, 60)] + [(0, 2, t) for t in range(60, 80)]
+    split = temporal_split(interactions(rows + [(0, 3, t) for t in range(80, 100)]), TASKS)
+    assert split.head_items.tolist() == [True, True] + [False] * 4
