@@ -12,14 +12,21 @@ from services.training.dataset_source import ensure_tables, tables_folder
 from services.training.distributed import main_first
 from services.training.pipeline import Adaptation
 from services.training.progress import Reporter
+from services.training.split import TEMPORAL, Protocol
 
 
 def open_adaptation(
-    name: str, files: list[Path] | None, state: Path, reporter: Reporter, targets: tuple[str, ...] = ()
+    name: str,
+    files: list[Path] | None,
+    state: Path,
+    reporter: Reporter,
+    targets: tuple[str, ...] = (),
+    protocol: Protocol = TEMPORAL,
 ) -> Adaptation:
     """The adaptation of the scenario `name`, its tables fetched or imported if they are not there yet.
 
-    `targets` are the scenarios that begin from it. SetupError when a scenario would begin from itself.
+    `targets` are the scenarios that begin from it. An adaptation to another split than the temporal one keeps its steps
+    in a folder of its own. SetupError when a scenario would begin from itself.
     """
     if name in targets:
         raise SetupError(
@@ -33,5 +40,7 @@ def open_adaptation(
     # Of several processes the first fetches; the others find the tables.
     with main_first(), progress_bars() as progress:
         ensure_tables(scenario, state, progress)
-    dataset = load_dataset(tables_folder(state, name), scenario)
-    return Adaptation(scenario, dataset, settings, Checkpoints(state / "training" / name), reporter, source)
+    dataset = load_dataset(tables_folder(state, name), scenario, protocol)
+    folder = state / "training" / name
+    checkpoints = Checkpoints(folder if protocol == TEMPORAL else folder / protocol)
+    return Adaptation(scenario, dataset, settings, checkpoints, reporter, source)

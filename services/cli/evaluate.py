@@ -9,6 +9,7 @@ import torch
 import typer
 from rich.console import Console
 
+from services.cli.adaptations import open_adaptation
 from services.cli.evaluation_tables import machine, pair_lines, print_report
 from services.cli.options import DEFAULT_STATE, StateOption
 from services.cli.scenarios import named_scenario
@@ -22,6 +23,7 @@ from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, event_gaps, load_dataset
 from services.training.evaluate import LabelledMethod, compare
 from services.training.evaluation import FULL, Evaluation
+from services.training.exported import FullModel
 from services.training.full_model import bundle_texts, open_full_model
 from services.training.pipeline import Adaptation
 from services.training.progress import Reporter
@@ -71,7 +73,7 @@ def evaluate(
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise SetupError(f"--json {json_file}: there is no folder {json_file.absolute().parent}; make it first")
     options = Options(protocol, baselines, events, rerank, shuffle_ties, pair)
-    report = run(named_scenario(scenario, scenario_file), StateFolder(state), options, Reporter(Console(stderr=True)))
+    report = run(scenario, scenario_file, StateFolder(state), options, Reporter(Console(stderr=True)))
     console = Console()
     console = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
     print_report(
@@ -117,25 +119,62 @@ class Report:
     found: Evaluation
 
 
-def run(scenario: Scenario, folders: StateFolder, options: Options, reporter: Reporter) -> Report:
-    """Evaluate the model and the baselines."""
+def run(name: str, files: list[Path] | None, folders: StateFolder, options: Options, reporter: Reporter) -> Report:
+    """Evaluate the model of the scenario `name` and the baselines."""
+    scenario = named_scenario(name, files)
+    torch.set_num_threads(scenario.section("training", TrainingSettings).threads)
+    version: str | None = None
+    labelled: tuple[LabelledMethod, ...] = ()
+    full: Method
     if options.protocol == TEMPORAL:
-        bundle = open_current_bundle(folders.models, scenario.name)
-        dataset = open_dataset(folders.data(scenario.name), scenario, bundle)
-        if options.shuffle_ties:
-            shuffled = dataset.interactions.shuffle_ties(_TIE_SEED)
-            dataset = replace(dataset, interactions=shuffled, gaps=event_gaps(shuffled))
+        bundle = open_current_bundle(folders.models, name)
+        version = bundle.manifest.model_version
+        adaptation = _adaptation_of(bundle, scenario, folders, options, reporter)
+        served = _served(bundle, adaptation, options)
+        full, labelled = served, (served,)
     else:
-        bundle = None
-        dataset = load_dataset(folders.data(scenario.name), scenario, options.protocol)
-    found = _found(scenario, folders, bundle, dataset, options, reporter)
+        adaptation = open_adaptation(name, files, folders.root, reporter, protocol=options.protocol)
+        full = TrainedModel(adaptation)
+    dataset, settings = adaptation.dataset, adaptation.settings
+    found = compare(
+        full,
+        dataset.interactions,
+        dataset.split,
+        adaptation.tasks,
+        adaptation.frozen_vectors,
+        reporter,
+        baselines=options.baselines,
+        threads=settings.threads,
+        seed=settings.seed,
+        events=options.events,
+        labelled=labelled,
+    )
     split = {
         **dataset.split.facts(),
         "queries": found.query_counts,
         "ties_shuffled": options.shuffle_ties,
         "reranked_items": options.rerank,
     }
-    return Report(scenario.name, None if bundle is None else bundle.manifest.model_version, split, found)
+    return Report(name, version, split, found)
+
+
+def _adaptation_of(
+    bundle: Bundle, scenario: Scenario, folders: StateFolder, options: Options, reporter: Reporter
+) -> Adaptation:
+    """For its frozen text vectors, which an adaptation of the same settings has already."""
+    dataset = open_dataset(folders.data(scenario.name), scenario, bundle)
+    if options.shuffle_ties:
+        shuffled = dataset.interactions.shuffle_ties(_TIE_SEED)
+        dataset = replace(dataset, interactions=shuffled, gaps=event_gaps(shuffled))
+    made_with = {"base_model": bundle.manifest.base_model.name, "item_tokens": bundle.manifest.item_tokens}
+    settings = scenario.section("training", TrainingSettings).model_copy(update=made_with)
+    return Adaptation(scenario, dataset, settings, Checkpoints(folders.root / "training" / scenario.name), reporter)
+
+
+def _served(bundle: Bundle, adaptation: Adaptation, options: Options) -> FullModel:
+    dataset = replace(adaptation.dataset, texts=bundle_texts(bundle))
+    blend, threads = adaptation.scenario.head.blend, adaptation.settings.threads
+    return open_full_model(bundle, dataset, blend, threads, options.rerank)
 
 
 def open_dataset(folder: Path, scenario: Scenario, bundle: Bundle) -> Dataset:
@@ -147,43 +186,6 @@ def open_dataset(folder: Path, scenario: Scenario, bundle: Bundle) -> Dataset:
             f"what is now the test period; run `recmesh adapt {scenario.name}`"
         )
     return dataset
-
-
-def _found(
-    scenario: Scenario, folders: StateFolder, bundle: Bundle | None, dataset: Dataset, options: Options,
-    reporter: Reporter,
-) -> Evaluation:  # fmt: skip
-    settings = scenario.section("training", TrainingSettings)
-    torch.set_num_threads(settings.threads)
-    folder = folders.root / "training" / scenario.name
-    full: Method
-    labelled: tuple[LabelledMethod, ...] = ()
-    if bundle is None:
-        adaptation = Adaptation(scenario, dataset, settings, Checkpoints(folder / options.protocol), reporter)
-        full = TrainedModel(adaptation)
-    else:
-        manifest = bundle.manifest
-        settings = settings.model_copy(
-            update={"base_model": manifest.base_model.name, "item_tokens": manifest.item_tokens}
-        )
-        # An adaptation of the same settings has the frozen text vectors already.
-        adaptation = Adaptation(scenario, dataset, settings, Checkpoints(folder), reporter)
-        model_dataset = replace(dataset, texts=bundle_texts(bundle))
-        served = open_full_model(bundle, model_dataset, scenario.head.blend, settings.threads, options.rerank)
-        full, labelled = served, (served,)
-    return compare(
-        full,
-        dataset.interactions,
-        dataset.split,
-        scenario.head.tasks,
-        adaptation.frozen_vectors,
-        reporter,
-        baselines=options.baselines,
-        threads=settings.threads,
-        seed=settings.seed,
-        events=options.events,
-        labelled=labelled,
-    )
 
 
 def document(report: Report) -> dict[str, Any]:
