@@ -34,7 +34,8 @@ from services.runtime.bundle import (
 from services.training.calibrate import Fusion, fuse, linear, platt
 from services.training.checkpoints import State, state_key
 from services.training.dataset import pad_tokens, tokenise
-from services.training.evaluate import FULL, compare
+from services.training.evaluate import compare
+from services.training.evaluation import FULL
 from services.training.export import export_part, part_path, quantise_where_free
 from services.training.exported import ExportedScorer, FullModel, UserEncoder, open_session
 from services.training.metrics import rank_metrics, target_ranks, top_items
