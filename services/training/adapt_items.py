@@ -18,6 +18,7 @@ from torch import Tensor
 
 from services.model.item_tower import ItemEncoder
 from services.runtime.errors import SetupError
+from services.training.adversarial import Adversary
 from services.training.anchor import Anchor
 from services.training.base_model import autocast
 from services.training.checkpoints import Partial, State
@@ -64,6 +65,7 @@ def _train(
     adaptation = settings.item_adaptation
     encoder.language_model = make_learnable(encoder.language_model, adaptation, settings.seed)
     anchor = Anchor(encoder.language_model, adaptation.anchor) if adaptation.anchor > 0 else None
+    adversary = Adversary(encoder.language_model, adaptation) if adaptation.adversarial != "none" else None
     shares = [1 - adaptation.replay_share, adaptation.replay_share][: len(learned)]
     counts = [adaptation.batch_pairs - adaptation.replayed_pairs, adaptation.replayed_pairs][: len(learned)]
 
@@ -80,9 +82,12 @@ def _train(
         rows = np.arange(len(token_ids))
         return in_shares(lambda rows: encode([token_ids[row] for row in rows]), rows, settings.accumulation_steps)
 
-    def loss_of(batch: list[IntArray]) -> Tensor:
+    def pair_loss(batch: list[IntArray]) -> Tensor:
         losses = [pairs.loss(encode_in_shares, part) for pairs, part in zip(learned, batch, strict=True)]
-        loss = torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
+        return torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
+
+    def loss_of(batch: list[IntArray]) -> Tensor:
+        loss = pair_loss(batch) if adversary is None else adversary.loss(lambda: pair_loss(batch))
         return loss if anchor is None else loss + anchor.penalty()
 
     plan = Plan(

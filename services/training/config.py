@@ -115,6 +115,13 @@ class ItemAdaptationSettings(Settings):
     """Weight of half the squared distance from the weights that the step began with (L2-SP; Li et al., 2018)."""
     replay_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of a step's pairs, and of its loss, that comes from the scenario of transfer_from, against forgetting."""
+    adversarial: Literal["none", "fgm", "pgd"] = "none"
+    """Learn to withstand the worst small move of the word embeddings, too: "fgm", found in one step (Miyato et al.,
+    2017); "pgd", in several (Madry et al., 2018). A step takes 2, or adversarial_steps + 1, times as long."""
+    adversarial_epsilon: float = Field(default=0.1, gt=0, le=1)
+    """fgm, pgd: how far a text's embeddings move, as a share of their length."""
+    adversarial_steps: int = Field(default=3, ge=2)
+    """pgd: steps by which the move is found."""
     lora_rank: int = Field(default=16, ge=1)
     """lora: rank of the matrices."""
     lora_alpha: int = Field(default=32, ge=1)
@@ -138,6 +145,9 @@ class ItemAdaptationSettings(Settings):
         for name in sorted(self.model_fields_set - {"method"}):
             if self.method not in _METHODS_OF.get(name, {"lora", "full"}):
                 raise ValueError(f"{name} has no effect with method {self.method}; remove it")
+        for name, used in (("adversarial_epsilon", {"fgm", "pgd"}), ("adversarial_steps", {"pgd"})):
+            if name in self.model_fields_set and self.adversarial not in used:
+                raise ValueError(f"{name} has no effect with adversarial {self.adversarial}; remove it")
         if self.replay_share and not 2 <= self.replayed_pairs <= self.batch_pairs - 2:
             raise ValueError(
                 f"replay_share {self.replay_share} of {self.batch_pairs} batch_pairs leaves fewer than 2 pairs of one "
@@ -306,6 +316,10 @@ class TrainingSettings(Settings):
     def _check(self) -> "TrainingSettings":
         if self.vector_dimension % self.user_tower.heads:
             raise ValueError(f"user_tower.heads must divide vector_dimension ({self.vector_dimension})")
+        if self.item_adaptation.adversarial != "none" and self.accumulation_steps > 1:
+            raise ValueError(
+                "item_adaptation.adversarial needs the gradient of a whole batch at once; set accumulation_steps to 1"
+            )
         if self.item_adaptation.replay_share and self.transfer_from is None:
             raise ValueError("item_adaptation.replay_share has no effect without transfer_from; set it")
         return self
