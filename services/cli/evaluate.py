@@ -12,6 +12,7 @@ from rich.console import Console
 from services.cli.adaptations import open_adaptation
 from services.cli.evaluation_tables import machine, pair_lines, print_report
 from services.cli.options import DEFAULT_STATE, StateOption
+from services.cli.robustness import attack_texts, robustness_table
 from services.cli.scenarios import named_scenario
 from services.cli.state import StateFolder
 from services.runtime.bundle import Bundle, open_current_bundle
@@ -27,6 +28,7 @@ from services.training.exported import FullModel
 from services.training.full_model import bundle_texts, open_full_model
 from services.training.pipeline import Adaptation
 from services.training.progress import Reporter
+from services.training.robustness import RobustnessRow
 from services.training.split import TEMPORAL, Protocol
 from services.training.trained_model import TrainedModel
 
@@ -68,17 +70,22 @@ def evaluate(
     pair: Annotated[
         tuple[str, str] | None, typer.Option("--compare", help="Two methods to compare on every slice.")
     ] = None,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="Measure, too, what attacks on the items' texts cost.")
+    ] = False,
 ) -> None:
     """Compare a scenario's model with its baselines, over all items."""
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise SetupError(f"--json {json_file}: there is no folder {json_file.absolute().parent}; make it first")
-    options = Options(protocol, baselines, events, rerank, shuffle_ties, pair)
+    options = Options(protocol, baselines, events, rerank, shuffle_ties, pair, robustness)
     report = run(scenario, scenario_file, StateFolder(state), options, Reporter(Console(stderr=True)))
     console = Console()
     console = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
     print_report(
         console, f"{scenario} · {report.model_version or 'trained for this split'}", report.split, report.found
     )
+    if report.robustness:
+        console.print(robustness_table(report.robustness))
     if json_file is not None:
         json_file.write_text(json.dumps(document(report), indent=2, allow_nan=False) + "\n")
     for line in pair_lines(report.found, *pair) if pair is not None else []:
@@ -95,11 +102,14 @@ class Options:
     rerank: int = 0
     shuffle_ties: bool = False
     pair: tuple[str, str] | None = None
+    robustness: bool = False
 
     def __post_init__(self) -> None:
         """SetupError for options that do not go together."""
-        if self.protocol != TEMPORAL and (self.rerank or self.shuffle_ties):
-            name = "--rerank" if self.rerank else "--shuffle-ties"
+        of_the_bundle = {
+            "--rerank": self.rerank, "--shuffle-ties": self.shuffle_ties, "--robustness": self.robustness
+        }  # fmt: skip
+        for name in (name for name, chosen in of_the_bundle.items() if chosen and self.protocol != TEMPORAL):
             raise SetupError(f"{name} works on the current bundle; leave it out or use --protocol {TEMPORAL}")
         methods = (*BASELINES[self.baselines], FULL)
         for name in self.pair or ():
@@ -117,6 +127,7 @@ class Report:
     model_version: str | None  # None: no bundle, a model trained for the split
     split: dict[str, Any]
     found: Evaluation
+    robustness: list[RobustnessRow]
 
 
 def run(name: str, files: list[Path] | None, folders: StateFolder, options: Options, reporter: Reporter) -> Report:
@@ -124,6 +135,7 @@ def run(name: str, files: list[Path] | None, folders: StateFolder, options: Opti
     scenario = named_scenario(name, files)
     torch.set_num_threads(scenario.section("training", TrainingSettings).threads)
     version: str | None = None
+    attacked: list[RobustnessRow] = []
     labelled: tuple[LabelledMethod, ...] = ()
     full: Method
     if options.protocol == TEMPORAL:
@@ -132,6 +144,8 @@ def run(name: str, files: list[Path] | None, folders: StateFolder, options: Opti
         adaptation = _adaptation_of(bundle, scenario, folders, options, reporter)
         served = _served(bundle, adaptation, options)
         full, labelled = served, (served,)
+        if options.robustness:
+            attacked = attack_texts(scenario, bundle, adaptation.dataset, reporter, options.events)
     else:
         adaptation = open_adaptation(name, files, folders.root, reporter, protocol=options.protocol)
         full = TrainedModel(adaptation)
@@ -155,7 +169,7 @@ def run(name: str, files: list[Path] | None, folders: StateFolder, options: Opti
         "ties_shuffled": options.shuffle_ties,
         "reranked_items": options.rerank,
     }
-    return Report(name, version, split, found)
+    return Report(name, version, split, found, attacked)
 
 
 def _adaptation_of(
@@ -201,5 +215,6 @@ def document(report: Report) -> dict[str, Any]:
         "curves": [row.model_dump() for row in found.curves],
         "baseline_settings": found.settings,
         "baseline_trials": found.trials,
+        "robustness": [row.model_dump() for row in report.robustness],
         "machine": machine(),
     }

@@ -33,11 +33,11 @@ from services.runtime.bundle import (
 )
 from services.training.calibrate import Fusion, fuse, linear, platt
 from services.training.checkpoints import State, state_key
-from services.training.dataset import pad_tokens, tokenise
+from services.training.dataset import tokenise
 from services.training.evaluate import compare
 from services.training.evaluation import FULL
 from services.training.export import export_part, part_path, quantise_where_free
-from services.training.exported import ExportedScorer, FullModel, UserEncoder, open_session
+from services.training.exported import ExportedScorer, FullModel, UserEncoder, encode_texts, open_session
 from services.training.metrics import rank_metrics, target_ranks, top_items
 from services.training.pipeline import Adaptation
 from services.training.requests import Requests
@@ -49,7 +49,6 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 _FLAT_ITEMS = 20_000
 _HNSW_LINKS = 32
-_ENCODE_BATCH = 64
 _RERANK_BATCH = 4
 # The same queries and the same weights both ways, so that few are enough to see a loss.
 _INT8_QUERIES = 100
@@ -147,14 +146,8 @@ class Assembly:
     def _item_encoder_quality(self, model: Path) -> float:
         """NDCG@10 on validation when every item has only its text vector, as new items do."""
         settings, adaptation = self.settings, self.adaptation
-        session = open_session(model, settings.threads)
         token_ids = tokenise(adaptation.tokenizer, adaptation.dataset.texts, settings.item_tokens)
-        order = np.argsort([len(ids) for ids in token_ids], kind="stable")
-        vectors = np.zeros_like(self.item_vectors)
-        for start in range(0, len(order), _ENCODE_BATCH):
-            rows = order[start : start + _ENCODE_BATCH]
-            ids, mask = pad_tokens([token_ids[row] for row in rows])
-            vectors[rows] = session.run(["vector"], {"input_ids": ids, "attention_mask": mask})[0]
+        vectors = encode_texts(model, token_ids, settings.threads)
         users = self._requests().user_vectors(adaptation.validation)
         ranks = target_ranks(users @ vectors.T, adaptation.validation.targets, adaptation.validation.unseen())
         return float(rank_metrics(ranks)["ndcg@10"].mean())

@@ -1,6 +1,6 @@
 """The exported parts, run with onnxruntime: what is measured and calibrated is what is served.
 
-Axes: Q queries, N items, C candidates, K re-ranked, D vector length, L history length.
+Axes: n texts, Q queries, N items, C candidates, K re-ranked, D vector length, L history length.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,13 @@ import onnxruntime
 from services.model.blend import blend
 from services.runtime.bundle import Calibration
 from services.runtime.scenario import BlendSettings
-from services.training.dataset import Histories
+from services.training.dataset import Histories, pad_tokens
 from services.training.requests import Requests
 from services.training.split import Queries
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+_TEXT_BATCH = 64
 _USER_BATCH = 512
 _SCORE_BATCH = 16
 
@@ -29,6 +30,18 @@ def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def encode_texts(model: Path, token_ids: list[list[int]], threads: int) -> FloatArray:
+    """Vectors [n, D] of texts by an item encoder; those of like length go together, since padding costs time too."""
+    session = open_session(model, threads)
+    order = np.argsort([len(ids) for ids in token_ids], kind="stable")
+    found = []
+    for start in range(0, len(order), _TEXT_BATCH):
+        ids, mask = pad_tokens([token_ids[row] for row in order[start : start + _TEXT_BATCH]])
+        found.append(session.run(["vector"], {"input_ids": ids, "attention_mask": mask})[0])
+    vectors: FloatArray = np.concatenate(found)[np.argsort(order)]
+    return vectors
 
 
 class UserEncoder:

@@ -30,12 +30,17 @@ _RERANK_BATCH = 4
 
 
 def open_full_model(
-    bundle: Bundle, dataset: Dataset, weights: BlendSettings, threads: int, rerank_count: int = 0
+    bundle: Bundle,
+    dataset: Dataset,
+    weights: BlendSettings,
+    threads: int,
+    rerank_count: int = 0,
+    item_vectors: FloatArray | None = None,
 ) -> FullModel:
     """The bundle's scorer over the whole catalogue, its best `rerank_count` (0: none) judged again by its re-ranker.
 
-    `dataset` holds the tables that the bundle was made from. SetupError when its items or features are others, or when
-    it has no re-ranker to ask.
+    `dataset` holds the tables that the bundle was made from; item_vectors [N, D] take the place of the bundle's own.
+    SetupError when its items or features are others, or when it has no re-ranker to ask.
     """
     manifest = bundle.manifest
     if manifest.feature_names != list(FEATURES):
@@ -44,7 +49,8 @@ def open_full_model(
         dataset.interactions.item_ids
     ):
         raise SetupError(f"{bundle.path}: its items are not those of the tables, row by row; adapt anew")
-    item_vectors = np.load(bundle.path / "item_vectors.npy")
+    if item_vectors is None:
+        item_vectors = np.load(bundle.path / "item_vectors.npy")
     users = UserEncoder(part_path(bundle.triton_path, "user_encoder"), item_vectors, threads)
     requests = Requests(dataset, item_vectors, _feature_tables(bundle), users, manifest.history_length)
     scorer = ExportedScorer(part_path(bundle.triton_path, "scorer"), requests, list(manifest.tasks), threads)

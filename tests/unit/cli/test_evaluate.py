@@ -191,3 +191,20 @@ def test_re_ranking_needs_a_re_ranker(state):
     seal_bundle(bundle.path, manifest)
     with pytest.raises(SetupError, match="no re-ranker"):
         run(state, rerank=3)
+
+
+def test_attacks_on_texts_are_told_beside_the_clean_ones(state, capsys):
+    found = run(state, robustness=True)
+    rows = {(row["attack"], row["slice"]): row for row in found["robustness"]}
+    names = ["as served", "text vectors", "typos", "paraphrase", "keyword stuffing"]
+    assert [attack for attack, name in rows if name == "all"] == names
+    # The small bundle serves means of words: the same from clean texts, and whatever their order.
+    served, clean = rows["as served", "all"], rows["text vectors", "all"]
+    assert served["ndcg"] == pytest.approx(clean["ndcg"], abs=1e-6)
+    assert clean["loss"] == clean["low"] == clean["high"] == 0
+    assert rows["paraphrase", "all"]["loss"] == pytest.approx(0, abs=1e-6)
+    attacked = rows["typos", "all"]
+    assert attacked["loss"] == pytest.approx(clean["ndcg"] - attacked["ndcg"], abs=1e-6)
+    assert attacked["loss"] != 0
+    assert attacked["low"] <= attacked["loss"] <= attacked["high"]
+    assert "keyword stuffing" in capsys.readouterr().out
