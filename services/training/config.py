@@ -224,6 +224,9 @@ class ScorerSettings(Settings):
     """Share of NDCG@10 on validation that may be given up so that items with few events are shown."""
 
 
+RerankerLoss = Literal["softmax", "binary_cross_entropy", "squared_error"]
+
+
 class RerankerSettings(Settings):
     """The cross-encoder that reads history and candidate together."""
 
@@ -233,8 +236,14 @@ class RerankerSettings(Settings):
     """Optimiser steps."""
     batch_histories: int = Field(default=8, ge=1)
     """Histories per step."""
+    loss: RerankerLoss = "softmax"
+    """"softmax": which of the candidates came; "binary_cross_entropy": did it come, each by itself; "squared_error":
+    how was it rated, predicted against actual interest; this needs tasks.rating and learns from rated items alone."""
     candidates: int = Field(default=12, ge=2)
-    """Candidates per history in training: the positive and hard negatives from the scorer's best."""
+    """softmax, binary_cross_entropy: candidates per history in training, the item that came and negatives."""
+    hard_negative_share: float = Field(default=0.5, ge=0, le=1)
+    """softmax, binary_cross_entropy: share of the negatives that are the scorer's best; the others are drawn by
+    popularity."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Highest learning rate."""
     lora_rank: int = Field(default=16, ge=1)
@@ -258,6 +267,9 @@ class RerankerSettings(Settings):
     def _check(self) -> "RerankerSettings":
         for name in sorted(self.model_fields_set - {"enabled"}) if not self.enabled else []:
             raise ValueError(f"{name} has no effect while enabled is false; remove it")
+        for name in ("candidates", "hard_negative_share") if self.loss == "squared_error" else ():
+            if name in self.model_fields_set:
+                raise ValueError(f"{name} has no effect with loss squared_error; remove it")
         return self
 
 

@@ -25,15 +25,15 @@ from services.runtime.scenario import Scenario
 from services.training.adapt_items import adapt_items, encode_catalogue
 from services.training.base_model import load_language_model, load_tokenizer
 from services.training.checkpoints import Checkpoints, State, StepLog, state_key
-from services.training.config import TrainingSettings
+from services.training.config import RerankerSettings, TrainingSettings
 from services.training.dataset import Dataset, tokenise
 from services.training.distributed import process_count
 from services.training.features import FeatureTables, fit_features
 from services.training.language_model import load_item_encoder
-from services.training.metrics import top_items
 from services.training.pretrain import pretrain
 from services.training.progress import Reporter
 from services.training.requests import Requests
+from services.training.reranker_candidates import NegativePool, make_pool
 from services.training.split import Queries, build_queries
 from services.training.start import Start
 from services.training.train_reranker import RerankerTexts, make_reranker, train_reranker
@@ -44,6 +44,7 @@ from services.training.transfer import start_from, text_quality
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 _BATCH = 16
+_RERANKER_POSITIONS = 4_000
 
 
 class Adaptation:
@@ -281,11 +282,10 @@ class Adaptation:
         chosen = self.settings.reranker
 
         def work(partial: Any) -> State:
-            count = min(2000, chosen.steps * chosen.batch_histories)
-            queries = self.train_queries.sample(count, self.settings.seed + 1)
-            best = self._best_items(queries, 4 * chosen.candidates)
+            pool = self._reranker_pool(chosen)
             reranker = make_reranker(load_item_encoder(self.settings, self.adapted).language_model, self.settings)
-            return train_reranker(reranker, self.reranker_texts, queries, best, self.settings, partial, self.reporter)
+            ratings = make_labels(self.dataset, self.tasks).rating
+            return train_reranker(reranker, self.reranker_texts, pool, ratings, self.settings, partial, self.reporter)
 
         key = self.key("item_adaptation", "user_tower", "collaborative", "scorer", "reranker")
         state = self.checkpoints.run("reranker", key, work)
@@ -308,13 +308,24 @@ class Adaptation:
         return queries.sample(count, self.settings.seed)
 
     @torch.inference_mode()
-    def _best_items(self, queries: Queries, count: int) -> IntArray:
-        """[Q, count]: the scorer's best items that the user had not had."""
-        batches = list(queries.batches(_BATCH))
-        best = []
-        with self.reporter.track("hard negatives", len(batches)) as advance:
-            for batch in batches:
-                logits = self.scorer(**self.requests.tensors(batch))[0].numpy()
-                best.append(top_items(logits, batch.unseen(), count))
-                advance("")
-        return np.concatenate(best)
+    def _reranker_pool(self, chosen: RerankerSettings) -> NegativePool:
+        """The training positions that the re-ranker learns from. SetupError when there are none for its loss."""
+        queries = self.train_queries
+        if chosen.loss == "squared_error":
+            if self.tasks.rating is None:
+                raise SetupError("training.reranker.loss squared_error: the scenario has no tasks.rating; define it")
+            queries = queries.take(self.dataset.interactions.ratings(self.tasks.rating)[queries.events])
+        count = min(_RERANKER_POSITIONS, chosen.steps * chosen.batch_histories)
+        queries = queries.sample(count, self.settings.seed + 1)
+        if len(queries) == 0:
+            raise SetupError("training.reranker: train holds no event that it could learn from; set enabled to false")
+        with self.reporter.track("Negatives", -(-len(queries) // _BATCH)) as advance:
+            return make_pool(
+                queries,
+                self.dataset.split.train_end,
+                lambda batch: self.scorer(**self.requests.tensors(batch))[0].numpy(),
+                4 * chosen.candidates,
+                _BATCH,
+                self.settings.seed,
+                lambda: advance(""),
+            )

@@ -1,7 +1,7 @@
-"""Step 5: the re-ranker. One history with the item that came and the scorer's best other items: which one came?
+"""Step 5: the re-ranker. One history with the item that came and other items: which one came? Or: how was it rated?
 
-Its hard negatives are what it will see online. Only LoRA matrices and the head learn, from the adapted item encoder's
-language model.
+Other items are the scorer's best, which it will see online, and popular ones (reranker_candidates.py). Only LoRA
+matrices and the head learn, from the adapted item encoder's language model.
 
 Axes: M positions, K candidates, P history tokens, T candidate tokens.
 """
@@ -21,14 +21,16 @@ from services.model.text import format_history
 from services.runtime.errors import SetupError
 from services.training.base_model import autocast
 from services.training.checkpoints import Partial, State
-from services.training.config import RerankerSettings, TrainingSettings
+from services.training.config import RerankerLoss, RerankerSettings, TrainingSettings
 from services.training.dataset import Dataset, pad_tokens, tokenise
-from services.training.distributed import device, in_shares, place
+from services.training.distributed import in_shares, place
 from services.training.language_model import add_lora
 from services.training.loop import Plan, train
 from services.training.progress import Reporter
+from services.training.reranker_candidates import NegativePool
 from services.training.split import Queries
 
+FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 _STEPS_PER_ROUND = 10
 
@@ -72,19 +74,19 @@ def make_reranker(language_model: Any, settings: TrainingSettings) -> Reranker:
 
 
 def train_reranker(
-    reranker: Reranker, texts: RerankerTexts, queries: Queries, best: IntArray, settings: TrainingSettings,
+    reranker: Reranker, texts: RerankerTexts, pool: NegativePool, ratings: FloatArray, settings: TrainingSettings,
     partial: Partial, reporter: Reporter,
 ) -> State:  # fmt: skip
-    """The re-ranker's trained state. queries [M], each with a history; best [M, ≥ K]: the scorer's best items."""
+    """The re-ranker's trained state. `pool`: positions, each with a history; ratings [E] from 0 to 1, by event."""
     chosen = settings.reranker
+    count = 1 if chosen.loss == "squared_error" else chosen.candidates
     rounds = -(-chosen.steps // _STEPS_PER_ROUND)
 
     def batches(number: int) -> Iterator[tuple[Queries, IntArray]]:
         generator = np.random.default_rng([settings.seed, number])
         for _ in range(_STEPS_PER_ROUND):
-            rows = generator.integers(len(queries), size=chosen.batch_histories)
-            batch = queries.take(rows)
-            yield batch, _with_negatives(batch.targets, best[rows], chosen.candidates, generator)
+            rows = generator.integers(len(pool.queries), size=chosen.batch_histories)
+            yield pool.queries.take(rows), pool.draw(rows, count, chosen.hard_negative_share, generator)
 
     def loss_of(batch: tuple[Queries, IntArray]) -> Tensor:
         queries, candidates = batch
@@ -96,16 +98,18 @@ def train_reranker(
             return logits.float()
 
         logits = in_shares(logits_of, np.arange(len(queries)), settings.accumulation_steps)
-        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=device()))
+        return interest_loss(chosen.loss, logits, place(ratings[queries.events]))
 
     plan = Plan("re-ranker", rounds, _STEPS_PER_ROUND, chosen.learning_rate)
     return train(reranker, plan, batches, loss_of, partial, reporter)
 
 
-def _with_negatives(targets: IntArray, best: IntArray, count: int, generator: np.random.Generator) -> IntArray:
-    """[B, K]: each target first, then K − 1 different other items drawn from its best ones."""
-    rows = []
-    for target, items in zip(targets, best, strict=True):
-        others = items[items != target]
-        rows.append(np.concatenate([[target], generator.choice(others, count - 1, replace=False)]))
-    return np.stack(rows)
+def interest_loss(name: RerankerLoss, logits: Tensor, ratings: Tensor) -> Tensor:
+    """logits [B, K], the item that came first; ratings [B] of it, from 0 to 1 → scalar."""
+    if name == "squared_error":
+        return F.mse_loss(logits[:, 0], ratings)
+    if name == "binary_cross_entropy":
+        labels = torch.zeros_like(logits)
+        labels[:, 0] = 1.0
+        return F.binary_cross_entropy_with_logits(logits, labels)
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
