@@ -4,6 +4,7 @@ Axes: N items in the bundle, R rows now (the bundle's first, then later items), 
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from services.candidate.index import FloatArray, IntArray
+from services.model.collaborative import ItemColumns
 from services.runtime.errors import SetupError
 
 T = TypeVar("T", bound=np.generic)
@@ -24,15 +26,13 @@ class Catalogue:
         self,
         item_ids: Sequence[str],
         content_hashes: Sequence[str],
-        event_counts: FloatArray,
-        recent_popularity: FloatArray,
+        columns: ItemColumns,
         vectors: FloatArray,
     ) -> None:
         self.item_ids = np.array(item_ids, dtype=object)
         self.row_of = {item_id: row for row, item_id in enumerate(item_ids)}
         self.content_hashes = list(content_hashes)
-        self.event_counts = event_counts
-        self.recent_popularity = recent_popularity
+        self.columns = columns
         self.retired = np.zeros(len(item_ids), dtype=bool)
         self.bundle_count = len(item_ids)
         self._bundle_vectors = vectors
@@ -71,8 +71,9 @@ class Catalogue:
         self.row_of.update({item_id: start + place for place, item_id in enumerate(fresh)})
         self.item_ids = np.concatenate([self.item_ids, np.array(fresh, dtype=object)])
         self.content_hashes += [""] * len(fresh)
-        self.event_counts = _extend(self.event_counts, len(fresh))
-        self.recent_popularity = _extend(self.recent_popularity, len(fresh))
+        self.columns = ItemColumns(
+            *(_extend(getattr(self.columns, field.name), len(fresh)) for field in fields(ItemColumns))
+        )
         self.retired = _extend(self.retired, len(fresh))
         rows = self.rows(item_ids)
         for row, content_hash, vector in zip(rows.tolist(), content_hashes, vectors, strict=True):
@@ -87,16 +88,14 @@ def _extend(column: npt.NDArray[T], count: int) -> npt.NDArray[T]:
 
 def read_catalogue(folder: Path) -> Catalogue:
     """The items of the bundle in `folder`. SetupError when its table and its vectors disagree."""
-    table = pq.read_table(
-        folder / "items.parquet", columns=["item_id", "content_hash", "train_event_count", "recent_popularity"]
-    )
+    names = [field.name for field in fields(ItemColumns)]
+    table = pq.read_table(folder / "items.parquet", columns=["item_id", "content_hash", *names])
     vectors = np.load(folder / "item_vectors.npy", mmap_mode="r")
     if len(vectors) != table.num_rows:
         raise SetupError(f"{folder}: item_vectors.npy has {len(vectors)} rows, items.parquet {table.num_rows}")
     return Catalogue(
         table["item_id"].to_pylist(),
         table["content_hash"].to_pylist(),
-        table["train_event_count"].to_numpy().astype(np.float32),
-        table["recent_popularity"].to_numpy().astype(np.float32),
+        ItemColumns(*(table[name].to_numpy().astype(np.float32) for name in names)),
         vectors,
     )

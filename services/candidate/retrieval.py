@@ -4,7 +4,7 @@ Axes: R rows of the catalogue, D vector_dimension, n candidates, F features.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from services.candidate.faiss_index import FaissIndex, open_faiss_index
 from services.candidate.index import FloatArray, IntArray, VectorIndex
 from services.candidate.merge import merge, rank_included
 from services.candidate.sources import CollaborativeSource, NewSource, PopularSource, Query, Source, VectorSource
-from services.model.collaborative import FEATURES, ItemWeights, collaborative_scores, dense_features
+from services.model.collaborative import FEATURES, HISTORY_FEATURES, ItemWeights, dense_features, history_scores
 from services.runtime.bundle import Bundle, Manifest
 from services.runtime.errors import InvalidFieldError, SetupError
 
@@ -56,19 +56,20 @@ class Retriever:
         self,
         manifest: Manifest,
         catalogue: Catalogue,
-        weights: ItemWeights,
+        weights: Mapping[str, ItemWeights],
         indexes: tuple[VectorIndex, VectorIndex],
         settings: CandidateSettings,
         read_counts: Callable[[], dict[str, float] | None],
     ) -> None:
-        """`indexes` are the one over all items and the one over new items; the latter is filled here."""
+        """weights: by dense feature that sums over the history. `indexes` are the one over all items and the one over
+        new items; the latter is filled here."""
         self.manifest = manifest
         self.catalogue = catalogue
         self._weights = weights
         self._index, self._new_index = indexes
         self.popular = PopularSource(catalogue, read_counts)
         self._new = NewSource(catalogue, self._new_index, settings.new_item_max_events)
-        reachable = len(np.unique(weights.indices))
+        reachable = len(np.unique(weights["cf"].indices))
         sources: list[Source] = [
             VectorSource(catalogue, self._index), CollaborativeSource(catalogue, reachable), self.popular, self._new,
         ]  # fmt: skip
@@ -105,7 +106,7 @@ class Retriever:
         included = self.catalogue.rows(included_ids)
         included = included[~np.isin(included, excluded)]
         query = Query(
-            user_vector, self._collaborative(history_item_ids), np.concatenate([excluded, included]).astype(np.int64), n
+            user_vector, self._histories(history_item_ids), np.concatenate([excluded, included]).astype(np.int64), n
         )
         lists = []
         for source in self._asked if n > 0 else []:
@@ -147,14 +148,18 @@ class Retriever:
         self._index.remove(rows)
         self._new_index.remove(rows)
 
-    def _collaborative(self, history_item_ids: Sequence[str]) -> FloatArray:
-        """Collaborative score of every row, [R]."""
-        row_of, known = self.catalogue.row_of, self._weights.item_count
-        newest = history_item_ids[-self.manifest.collaborative_history_events :]
+    def _histories(self, history_item_ids: Sequence[str]) -> dict[str, FloatArray]:
+        """By dense feature that sums over the history, the score of every row, [R]."""
+        row_of, known = self.catalogue.row_of, self.catalogue.bundle_count
+        newest = history_item_ids[-self.manifest.history_length :]
         history = np.array([row_of.get(item_id, -1) for item_id in newest], dtype=np.int64)
         history[history >= known] = -1
-        scores = collaborative_scores(self._weights, history, self.manifest.collaborative_history_events)
-        return np.concatenate([scores, np.zeros(len(self.catalogue) - known, dtype=np.float32)])
+        later = np.zeros(len(self.catalogue) - known, dtype=np.float32)
+        decays = self.manifest.history_decays
+        return {
+            name: np.concatenate([history_scores(weights, history, decays[name]), later])
+            for name, weights in self._weights.items()
+        }
 
     def _rank_included(self, query: Query, rows: IntArray) -> tuple[IntArray, FloatArray]:
         scores = rank_included(
@@ -166,9 +171,7 @@ class Retriever:
         return rows[order], scores[order]
 
     def _features(self, query: Query, rows: IntArray) -> dict[str, FloatArray]:
-        values = dense_features(
-            FEATURES, query.collaborative, self.catalogue.event_counts, self.catalogue.recent_popularity, rows
-        )
+        values = dense_features(FEATURES, query.histories, self.catalogue.columns, rows)
         return {name: values[:, column] for column, name in enumerate(FEATURES)}
 
 
@@ -184,15 +187,20 @@ def open_retriever(
     unknown = set(manifest.feature_names) - set(FEATURES)
     if unknown:
         raise SetupError(f"{bundle.path}: the scorer reads features that nobody computes: {', '.join(sorted(unknown))}")
+    missing = set(HISTORY_FEATURES) - set(manifest.history_decays)
+    if missing:
+        raise SetupError(f"{bundle.path}: history_decays lacks {', '.join(sorted(missing))}")
     catalogue = read_catalogue(bundle.path)
     try:
-        weights = ItemWeights.load(bundle.path / "collaborative.npz")
+        weights = {name: ItemWeights.load(bundle.path / f"history_{name}.npz") for name in HISTORY_FEATURES}
         index = open_index(bundle.path / "index.faiss", manifest.vector_dimension)
     except (ValueError, RuntimeError, OSError) as error:
         raise SetupError(f"{bundle.path}: {error}") from None
-    if not weights.item_count == len(index) == len(catalogue) or catalogue.dimension != manifest.vector_dimension:
+    rows = {name: table.item_count for name, table in weights.items()}
+    sizes = {len(catalogue), len(index), *rows.values()}
+    if len(sizes) > 1 or catalogue.dimension != manifest.vector_dimension:
         raise SetupError(
-            f"{bundle.path}: {len(catalogue)} items, {len(index)} indexed, {weights.item_count} collaborative rows, "
+            f"{bundle.path}: {len(catalogue)} items, {len(index)} indexed, rows of item-to-item weights {rows}, "
             f"vectors of {catalogue.dimension} where the manifest says {manifest.vector_dimension}"
         )
     indexes = (index, make_index(manifest.vector_dimension))

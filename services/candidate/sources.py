@@ -3,7 +3,7 @@
 Axes: R rows of the catalogue, D vector_dimension, k asked, m given.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,8 +21,8 @@ class Query:
 
     user_vector: FloatArray | None
     """[D], or none."""
-    collaborative: FloatArray
-    """Collaborative score of every row, [R]."""
+    histories: Mapping[str, FloatArray]
+    """By dense feature that sums over the history, the score of every row, [R]."""
     exclude: IntArray
     """Rows not to return: what the caller excludes and what it includes by itself."""
     k: int
@@ -81,7 +81,7 @@ class CollaborativeSource:
 
     def retrieve(self, query: Query) -> IntArray:
         """See Source. Only items with a positive score."""
-        scores = query.collaborative.copy()
+        scores = query.histories["cf"].copy()
         scores[query.exclude] = 0.0
         scores[self._catalogue.retired] = 0.0
         rows = np.flatnonzero(scores > 0)
@@ -89,7 +89,7 @@ class CollaborativeSource:
 
     def score(self, query: Query, rows: IntArray) -> FloatArray | None:
         """See Source."""
-        return query.collaborative[rows] if query.collaborative.any() else None
+        return query.histories["cf"][rows] if query.histories["cf"].any() else None
 
     def __len__(self) -> int:
         return self._reachable_count
@@ -114,7 +114,7 @@ class PopularSource:
         catalogue = self._catalogue
         counts = self._read_counts()
         if counts is None:
-            values = catalogue.recent_popularity.astype(np.float64)
+            values = catalogue.columns.recent_popularity.astype(np.float64)
         else:
             values = np.zeros(len(catalogue))
             known = {
@@ -122,7 +122,7 @@ class PopularSource:
             }
             values[list(known)] = list(known.values())
         # Equal counts fall back to all events of the training split.
-        self._values = values + 1e-9 * catalogue.event_counts
+        self._values = values + 1e-9 * catalogue.columns.train_event_count
         order = np.argsort(-self._values, kind="stable")
         self._order = order[self._values[order] > 0]
 
@@ -154,7 +154,7 @@ class NewSource:
 
     def accepts(self, rows: IntArray) -> IntArray:
         """Those of `rows` that are new: after the bundle, or below the limit of training events."""
-        few = self._catalogue.event_counts[rows] < self._max_events
+        few = self._catalogue.columns.train_event_count[rows] < self._max_events
         return rows[few | (rows >= self._catalogue.bundle_count)]
 
     def retrieve(self, query: Query) -> IntArray:

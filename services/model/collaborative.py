@@ -4,7 +4,7 @@ so both compute the same numbers.
 Axes: N items, n history events, B batch, C candidates, F features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,10 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.integer]
 
-FEATURES = ("cf", "popularity", "recent_popularity")
+HISTORY_FEATURES = ("cf", "knn", "text")
+"""Dense features that sum item-to-item weights over the history: EASE, cosine of co-occurrence, nearness of texts."""
+
+FEATURES = (*HISTORY_FEATURES, "popularity", "recent_popularity", "expected_popularity")
 """Names of the dense features that `dense_features` can compute."""
 
 _MS_PER_DAY = 86_400_000.0
@@ -34,7 +37,7 @@ class ItemWeights:
         return len(self.indptr) - 1
 
     def save(self, path: Path) -> None:
-        """Write `collaborative.npz`."""
+        """Write an .npz file."""
         np.savez(
             path,
             indptr=self.indptr.astype(np.int64),
@@ -44,7 +47,7 @@ class ItemWeights:
 
     @classmethod
     def load(cls, path: Path) -> "ItemWeights":
-        """Read `collaborative.npz`. ValueError when its arrays do not make sparse rows."""
+        """Read what `save` wrote. ValueError when its arrays do not make sparse rows."""
         with np.load(path, allow_pickle=False) as file:
             loaded = cls(file["indptr"], file["indices"], file["weights"])
         indptr, indices = loaded.indptr, loaded.indices
@@ -57,24 +60,29 @@ class ItemWeights:
         return loaded
 
 
-def collaborative_scores(weights: ItemWeights, history_item_indexes: IntArray, history_events: int) -> FloatArray:
-    """Sum of the weights from each of the newest `history_events` events' items to every item: [N].
+def history_scores(weights: ItemWeights, history_item_indexes: IntArray, decay: float) -> FloatArray:
+    """Sum of the weights from each event's item to every item, an event counting `decay` times the one after it: [N].
 
     history_item_indexes [n], newest last; an item that the weights do not know is -1 and adds nothing. An item met
     twice counts twice. The work grows with the weights touched, not with N, beyond one zeroed array.
     """
     scores = np.zeros(weights.item_count, dtype=np.float32)
-    for item in history_item_indexes[-history_events:]:
+    factor = 1.0
+    for item in history_item_indexes[::-1]:
         if item >= 0:
             row = slice(weights.indptr[item], weights.indptr[item + 1])
-            scores[weights.indices[row]] += weights.weights[row]
+            scores[weights.indices[row]] += np.float32(factor) * weights.weights[row]
+        factor *= decay
     return scores
 
 
-def batch_collaborative_scores(weights: ItemWeights, histories: IntArray, history_events: int) -> FloatArray:
-    """`collaborative_scores` of each row of histories [B, n], right-aligned with -1 for padding: [B, N]."""
-    rows = [collaborative_scores(weights, history, history_events) for history in histories]
-    return np.stack(rows) if rows else np.zeros((0, weights.item_count), dtype=np.float32)
+@dataclass(frozen=True)
+class ItemColumns:
+    """What a bundle's items.parquet says of each item's popularity, by row of the catalogue."""
+
+    train_event_count: FloatArray  # [N]
+    recent_popularity: FloatArray  # [N] decayed event counts
+    expected_popularity: FloatArray  # [N] what a cold item's text promises beyond the mean; 0 for warm items
 
 
 def event_counts(items: IntArray, item_count: int) -> FloatArray:
@@ -94,28 +102,24 @@ def decayed_event_counts(
 
 
 def dense_features(
-    names: Sequence[str],
-    collaborative: FloatArray,
-    train_event_count: FloatArray,
-    recent_popularity: FloatArray,
-    candidates: IntArray,
+    names: Sequence[str], histories: Mapping[str, FloatArray], columns: ItemColumns, candidates: IntArray
 ) -> FloatArray:
     """The features `names` of candidates [C] or [B, C], in order: [C, F] or [B, C, F].
 
-    collaborative ([N] or [B, N]) is what `collaborative_scores` returns; train_event_count and recent_popularity ([N])
-    are the columns of a bundle's items.parquet. A candidate that the tables do not know is -1; all its features are 0,
-    as those of an item without events are. ValueError for a name that is not in FEATURES.
+    histories: by feature, what `history_scores` returns ([N] or [B, N]). A candidate that the tables do not know is -1;
+    all its features are 0, as those of an item without events are. ValueError for a name that is not in FEATURES.
     """
     unknown = [name for name in names if name not in FEATURES]
     if unknown:
         raise ValueError(f"no dense feature is named {unknown[0]!r}; known: {', '.join(FEATURES)}")
     rows = np.maximum(candidates, 0)
-    columns = {
-        "cf": lambda: np.take_along_axis(collaborative, rows, axis=-1),
-        "popularity": lambda: np.log1p(train_event_count[rows]),
-        "recent_popularity": lambda: np.log1p(recent_popularity[rows]),
+    by_item = {
+        "popularity": lambda: np.log1p(columns.train_event_count[rows]),
+        "recent_popularity": lambda: np.log1p(columns.recent_popularity[rows]),
+        "expected_popularity": lambda: columns.expected_popularity[rows],
     }
     features = np.zeros((*candidates.shape, len(names)), dtype=np.float32)
     for column, name in enumerate(names):
-        features[..., column] = np.where(candidates >= 0, columns[name](), 0.0)
+        values = np.take_along_axis(histories[name], rows, axis=-1) if name in HISTORY_FEATURES else by_item[name]()
+        features[..., column] = np.where(candidates >= 0, values, 0.0)
     return features

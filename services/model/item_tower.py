@@ -17,17 +17,36 @@ def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 class ItemProjection(nn.Module):
-    """Pooled language-model states to item vectors. forward: [B, W] → [B, D], unit length."""
+    """Pooled language-model states to item vectors: a linear map and what a small network adds to it.
+
+    forward: [B, W] → [B, D], unit length.
+    """
 
     def __init__(self, width: int, dimension: int, dropout: float = 0.1) -> None:
         super().__init__()
         hidden = max(dimension, min(256, width))
-        self.layers = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dimension)
-        )
+        self.linear = nn.Linear(width, dimension)
+        last = nn.Linear(hidden, dimension)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.rest = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), last)
+
+    @torch.no_grad()
+    def start_from(self, pooled: Tensor) -> None:
+        """Begin with the principal components of a catalogue's states [N, W], which keep most of what sets items apart.
+
+        Where the catalogue has fewer components than D, the rest of the map stays as it is.
+        """
+        states = F.normalize(pooled, dim=-1)
+        mean = states.mean(dim=0)
+        _, sizes, components = torch.linalg.svd(states - mean, full_matrices=False)
+        count = min(self.linear.out_features, int((sizes > 1e-6).sum()))
+        self.linear.weight[:count] = components[:count]
+        self.linear.bias.copy_(-self.linear.weight @ mean)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        projected: Tensor = self.layers(F.normalize(pooled, dim=-1))
+        states = F.normalize(pooled, dim=-1)
+        projected: Tensor = self.linear(states) + self.rest(states)
         return F.normalize(projected, dim=-1)
 
 

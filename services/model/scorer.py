@@ -51,9 +51,9 @@ class Scorer(nn.Module):
     """Click, conversion and rating of every candidate, what `scorer` serves.
 
     The click logit is a weighted sum of parts that are each sound alone: how near user and item vector are, what target
-    attention says, each dense feature, normalised, and whether the candidate is cold: K = 2 + F + 1. Of a cold item the
-    popularity features say only that nobody could have had it yet; the last part stands in for them. The weights are
-    few and are fitted on validation, where every part is out of sample; the parts are fitted on train.
+    attention says, each dense feature, normalised, and whether the candidate is cold: K = 2 + F + 1. The last part
+    makes up for what popularity holds against an item that nobody could have had yet. The weights are few and are
+    fitted on validation, where every part is out of sample; the parts are fitted on train.
     """
 
     def __init__(
@@ -78,9 +78,6 @@ class Scorer(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(feature_count))
         self.register_buffer("feature_scale", torch.ones(feature_count))
         self.register_buffer("dot_scale", torch.ones(()))
-        self.register_buffer(
-            "counts_when_cold", torch.tensor([0.0 if "popularity" in name else 1.0 for name in feature_names])
-        )
         self.part_weights = nn.Parameter(torch.tensor([1.0, 1.0, *[0.0] * feature_count, 0.0]))
         self.value_attention = TargetAttention(dimension, length, width, dropout)
         self.value = nn.Sequential(
@@ -101,8 +98,7 @@ class Scorer(nn.Module):
         near = (candidate_vectors @ user_vector.unsqueeze(-1)) * self.get_buffer("dot_scale")
         mixed, attention = self.interest_attention(item_vectors, event_kinds, time_gaps, mask, candidate_vectors)
         cold = (features[..., self.popularity : self.popularity + 1] < self.cold_below).to(near.dtype)
-        counted = 1.0 - cold * (1.0 - self.get_buffer("counts_when_cold"))
-        return torch.cat([near, self.interest(mixed), self.normalised(features) * counted, cold], dim=-1), attention
+        return torch.cat([near, self.interest(mixed), self.normalised(features), cold], dim=-1), attention
 
     def normalised(self, features: Tensor) -> Tensor:
         """Dense features with mean 0 and scale 1 over validation. [..., F] → [..., F]."""

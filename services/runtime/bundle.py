@@ -4,10 +4,11 @@ models/<scenario>/<version>/
     manifest.json          what it is, how it was made, how good it was, checksums of every other file
     manifest.sha256        checksum of manifest.json
     tokenizer.json         the base model's tokenizer
-    items.parquet          item_id, content_hash, text, train_event_count, recent_popularity; row i has vector i
+    items.parquet          item_id, content_hash, text, train_event_count, recent_popularity,
+                           expected_popularity; row i has vector i
     item_vectors.npy       float32 [N, D], unit length: what the user vector is compared with
     index.faiss            inner-product index over item_vectors, ids are rows
-    collaborative.npz      item-to-item weights, sparse rows: indptr [N+1], indices, weights
+    history_<feature>.npz  item-to-item weights of a dense feature, sparse rows: indptr [N+1], indices, weights
     triton/                a Triton model repository: item_encoder, user_encoder, scorer, reranker (optional)
 models/<scenario>/CURRENT  the version to serve
 """
@@ -17,7 +18,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -130,8 +131,9 @@ class Manifest(Settings):
     """Changes exactly when item vectors are not comparable with older ones."""
     feature_names: list[str]
     """Dense features of the scorer, in order."""
-    collaborative_history_events: int = Field(ge=1)
-    """Newest events that the collaborative score sums over."""
+    history_decays: dict[str, Annotated[float, Field(gt=0, le=1)]]
+    """By dense feature that sums over the history's newest events (at most history_length): an event's weight as a
+    share of that of the event after it."""
     reranker: RerankerInfo | None = None
     """None: this bundle has no re-ranker."""
     files: dict[str, FileInfo] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ Axes: N items, Q queries, C candidates, K re-ranked.
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -122,14 +122,14 @@ class Assembly:
                     "item_id": dataset.interactions.item_ids,
                     "content_hash": [content_hash(text) for text in dataset.texts],
                     "text": dataset.texts,
-                    "train_event_count": tables.train_event_count.astype(np.int64),
-                    "recent_popularity": tables.recent_popularity,
+                    **{field.name: getattr(tables.columns, field.name) for field in fields(tables.columns)},
                 }
             ),
             self.folder / "items.parquet",
         )
         np.save(self.folder / "item_vectors.npy", self.item_vectors)
-        tables.weights.save(self.folder / "collaborative.npz")
+        for name, weights in tables.weights.items():
+            weights.save(self.folder / f"history_{name}.npz")
         faiss.write_index(build_index(self.item_vectors), str(self.folder / "index.faiss"))
 
     def _requests(self) -> Requests:
@@ -295,7 +295,7 @@ class Assembly:
             item_tokens=settings.item_tokens,
             item_encoder_version=state_key(adaptation.key("item_adaptation", "user_tower"))[:16],
             feature_names=list(FEATURES),
-            collaborative_history_events=adaptation.tables.history_events,
+            history_decays=dict(adaptation.tables.decays),
             reranker=reranker,
         )
         seal_bundle(self.folder, manifest)

@@ -81,6 +81,10 @@ _METHODS_OF: dict[str, set[AdaptationMethod]] = {
     "lora_alpha": {"lora"},
     "lora_targets": {"lora"},
     "layer_decay": {"full"},
+    "projection_steps": {"lora", "full", "frozen"},
+    "window_events": {"lora", "full", "frozen"},
+    "held_out_share": {"lora", "full", "frozen"},
+    "temperature": {"lora", "full", "frozen"},
 }
 """Methods in which a setting has an effect, where not in both that learn."""
 
@@ -109,7 +113,9 @@ class ItemAdaptationSettings(Settings):
     """Highest learning rate of the projection."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """full: each layer's learning rate as a share of that of the layer above it (Howard and Ruder, 2018)."""
-    temperature: float = Field(default=0.07, gt=0)
+    projection_steps: int = Field(default=100, ge=0)
+    """Steps in which the projection learns alone, over states that stand still, before the language model does."""
+    temperature: float = Field(default=0.2, gt=0)
     """Divides cosine similarities before the softmax."""
     anchor: float = Field(default=0.0, ge=0)
     """Weight of half the squared distance from the weights that the step began with (L2-SP; Li et al., 2018)."""
@@ -185,18 +191,21 @@ class UserTowerSettings(Settings):
 
 
 class CollaborativeSettings(Settings):
-    """The item-to-item weights (EASE) and the popularity columns that the dense features come from."""
+    """The item-to-item weights and the popularity columns that the dense features come from. Where there are several
+    values, the best on validation is taken."""
 
-    regularisation: list[Annotated[float, Field(gt=0)]] = Field(default=[300.0, 1000.0, 3000.0], min_length=1)
-    """EASE's λ: values to try; the best on validation is taken."""
-    history_events: list[Annotated[int, Field(ge=1)]] = Field(default=[5, 10, 20, 30], min_length=1)
-    """Numbers of newest events that the score may sum over; the best on validation is taken."""
-    neighbours: int = Field(default=20, ge=1)
-    """Text neighbours whose weights a cold item takes over."""
-    cold_factor: float = Field(default=0.7, ge=0)
-    """Factor of the weights that a cold item takes over; 0 leaves it without any."""
+    window_events: list[Annotated[int, Field(ge=2)] | None] = Field(default=[None, 50], min_length=1)
+    """Items go together within sessions of so many events of a user, overlapping by half; none: within all of them."""
+    regularisation: list[Annotated[float, Field(gt=0)]] = Field(default=[100.0, 500.0, 2000.0], min_length=1)
+    """cf (EASE): values of λ."""
+    shrinkage: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0, 10.0], min_length=1)
+    """knn (cosine of co-occurrence): values added to the denominator."""
+    decays: list[Annotated[float, Field(gt=0, le=1)]] = Field(default=[0.7, 0.8, 0.9, 0.95, 1.0], min_length=1)
+    """An event's weight as a share of that of the event after it, when weights are summed over a history."""
+    neighbours: int = Field(default=100, ge=1)
+    """text: nearest items by text that have a weight."""
     weights_per_item: int = Field(default=500, ge=1)
-    """Weights kept per item, those of greatest size."""
+    """Weights kept per item and feature, those of greatest size."""
     half_life_days: float = Field(default=14.0, gt=0)
     """Age at which an event counts half for recent_popularity."""
 

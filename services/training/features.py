@@ -1,17 +1,20 @@
-"""The collaborative table and the popularity columns of a bundle, fitted on train.
+"""What the dense features are computed from: item-to-item weights and popularity columns, fitted on train.
 
-Axes: N items, Q queries, F features.
+Axes: N items, Q queries, F features, W the language model's width, D vector length.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.sparse import csr_matrix
 
 from services.model.collaborative import (
     FEATURES,
+    HISTORY_FEATURES,
+    ItemColumns,
     ItemWeights,
     decayed_event_counts,
     dense_features,
@@ -19,15 +22,15 @@ from services.model.collaborative import (
 )
 from services.runtime.scenario import TasksSettings
 from services.training.baselines import (
-    HistorySum,
-    Setting,
+    DenseRows,
+    Tuned,
     best_of,
     ease_weights,
-    fill_cold_items,
+    item_knn_weights,
     mean_ndcg,
     train_matrix,
-    truncate_weights,
 )
+from services.training.checkpoints import State
 from services.training.config import CollaborativeSettings
 from services.training.dataset import Dataset
 from services.training.progress import Reporter
@@ -35,65 +38,229 @@ from services.training.split import Queries
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+_BATCH = 512
+_RIDGE = 1.0
 
 
 @dataclass(frozen=True)
 class FeatureTables:
     """What the dense features are computed from."""
 
-    weights: ItemWeights
-    history_events: int
-    train_event_count: FloatArray  # [N]
-    recent_popularity: FloatArray  # [N]
+    weights: Mapping[str, ItemWeights]  # by HISTORY_FEATURES
+    decays: Mapping[str, float]  # the same
+    columns: ItemColumns
+    history_length: int
 
     def compute(self, queries: Queries) -> FloatArray:
         """Features of every item for each query: [Q, N, F], in the order of FEATURES."""
-        rows, items = queries.history_lists(self.history_events)
-        item_count = len(self.train_event_count)
-        history = csr_matrix((np.ones(len(rows), np.float32), (rows, items)), shape=(len(queries), item_count))
-        table = csr_matrix(
-            (self.weights.weights, self.weights.indices, self.weights.indptr), shape=(item_count, item_count)
-        )
-        collaborative = (history @ table).toarray()
-        everything = np.broadcast_to(np.arange(item_count), collaborative.shape)
-        return dense_features(FEATURES, collaborative, self.train_event_count, self.recent_popularity, everything)
+        item_count = len(self.columns.train_event_count)
+        histories = {
+            name: (decayed_history(queries, self.decays[name], self.history_length) @ _sparse(weights)).toarray()
+            for name, weights in self.weights.items()
+        }
+        everything = np.broadcast_to(np.arange(item_count), (len(queries), item_count))
+        return dense_features(FEATURES, histories, self.columns, everything)
+
+    def state(self) -> State:
+        """As tensors, to be kept."""
+        kept: State = {"decays": dict(self.decays), "history_length": self.history_length}
+        for name, weights in self.weights.items():
+            for field in fields(ItemWeights):
+                kept[f"{name}.{field.name}"] = torch.from_numpy(np.ascontiguousarray(getattr(weights, field.name)))
+        for field in fields(ItemColumns):
+            kept[field.name] = torch.from_numpy(np.ascontiguousarray(getattr(self.columns, field.name)))
+        return kept
+
+    @classmethod
+    def from_state(cls, state: State) -> "FeatureTables":
+        """What `state` returned."""
+        weights = {
+            name: ItemWeights(*(state[f"{name}.{field.name}"].numpy() for field in fields(ItemWeights)))
+            for name in HISTORY_FEATURES
+        }
+        columns = ItemColumns(*(state[field.name].numpy() for field in fields(ItemColumns)))
+        return cls(weights, state["decays"], columns, state["history_length"])
+
+
+def _sparse(weights: ItemWeights) -> csr_matrix:
+    shape = (weights.item_count, weights.item_count)
+    return csr_matrix((weights.weights, weights.indices, weights.indptr), shape=shape)
+
+
+def decayed_history(queries: Queries, decay: float, length: int) -> csr_matrix:
+    """[Q, N]: the newest `length` events by item, each counting `decay` times the one after it."""
+    positions = queries.newest(length)
+    rows, places = np.nonzero(positions >= 0)
+    factors = np.float64(decay) ** (positions.shape[1] - 1 - places)
+    items = queries.interactions.items[positions[rows, places]]
+    shape = (len(queries), len(queries.interactions.item_ids))
+    return csr_matrix((factors.astype(np.float32), (rows, items)), shape=shape)
+
+
+@dataclass(frozen=True)
+class DecayedSum:
+    """Item-to-item weights summed over the newest events, as the history features are."""
+
+    name: str
+    weights: csr_matrix | DenseRows  # [N, N]
+    decay: float
+    history_length: int
+
+    def scores(self, queries: Queries) -> FloatArray:
+        """[Q, N]."""
+        history = decayed_history(queries, self.decay, self.history_length)
+        if isinstance(self.weights, DenseRows):
+            return history[:, self.weights.items] @ self.weights.values
+        return (history @ self.weights).toarray()
 
 
 def fit_features(
-    dataset: Dataset, tasks: TasksSettings, text_vectors: FloatArray, validation: Queries,
-    settings: CollaborativeSettings, reporter: Reporter,
+    dataset: Dataset, tasks: TasksSettings, text_vectors: FloatArray, states: FloatArray, validation: Queries,
+    settings: CollaborativeSettings, history_length: int, reporter: Reporter,
 ) -> FeatureTables:  # fmt: skip
-    """EASE on train with its cold items filled from text neighbours; the history it sums over is tuned on validation.
+    """The tables; what they depend on beside train is chosen by NDCG@10 on the validation queries.
 
-    text_vectors [N, D], unit length, from text alone: those of cold items must lie near what they are like.
+    text_vectors [N, D], unit length, and the language model's states [N, W] come from text alone.
     """
-    interactions, split = dataset.interactions, dataset.split
-    matrix = train_matrix(interactions, split, tasks)
-    trials = len(settings.regularisation) * len(settings.history_events)
-    with reporter.track("Collaborative table", trials) as advance:
+    sessions = {window: _session_matrix(dataset, tasks, window) for window in dict.fromkeys(settings.window_events)}
+    decays = settings.decays
+    trials = len(sessions) * (len(settings.regularisation) + len(settings.shrinkage)) * len(decays) + len(decays)
 
-        def score(method: HistorySum) -> float:
-            value = mean_ndcg(method, validation)
-            advance(f"ndcg@10 {value:.3f}")
-            return value
+    with reporter.track("Item-to-item weights", trials) as advance:
 
-        best = best_of(_trials(matrix, settings), score)
-    weights = ease_weights(matrix, best.setting["regularisation"] or 0.0)
-    weights = fill_cold_items(weights, split.cold_items, text_vectors, settings.neighbours, settings.cold_factor)
-    train = split.period("train")
-    clicks = interactions.positives(tasks.click)[train]
-    items, times = interactions.items[train][clicks], interactions.times_ms[train][clicks]
-    count = dataset.item_count
+        def tuned(candidates: Iterator[csr_matrix | DenseRows]) -> Tuned[DecayedSum]:
+            def score(method: DecayedSum) -> float:
+                value = mean_ndcg(method, validation)
+                advance(f"ndcg@10 {value:.3f}")
+                return value
+
+            return best_of(
+                (
+                    ({}, DecayedSum("weights", weights, decay, history_length))
+                    for weights in candidates
+                    for decay in decays
+                ),
+                score,
+            )
+
+        chosen = {
+            "cf": tuned(
+                ease_weights(matrix, regularisation)
+                for matrix in sessions.values()
+                for regularisation in settings.regularisation
+            ),
+            "knn": tuned(
+                item_knn_weights(matrix, shrinkage) for matrix in sessions.values() for shrinkage in settings.shrinkage
+            ),
+            "text": tuned(iter([_text_weights(text_vectors, settings.neighbours)])),
+        }
+    per_item = settings.weights_per_item
     return FeatureTables(
-        weights=truncate_weights(weights, settings.weights_per_item),
-        history_events=int(best.setting["history_events"] or 0),
-        train_event_count=event_counts(items, count),
-        recent_popularity=decayed_event_counts(items, times, count, split.valid_time_ms, settings.half_life_days),
+        weights={name: truncate_weights(chosen[name].method.weights, per_item) for name in HISTORY_FEATURES},
+        decays={name: chosen[name].method.decay for name in HISTORY_FEATURES},
+        columns=_columns(dataset, tasks, states, settings.half_life_days),
+        history_length=history_length,
     )
 
 
-def _trials(matrix: csr_matrix, settings: CollaborativeSettings) -> Iterator[tuple[Setting, HistorySum]]:
-    for regularisation in settings.regularisation:
-        weights = ease_weights(matrix, regularisation)
-        for length in settings.history_events:
-            yield {"regularisation": regularisation, "history_events": length}, HistorySum("ease", weights, length)
+def _session_matrix(dataset: Dataset, tasks: TasksSettings, window: int | None) -> csr_matrix:
+    """[S, N] which items occur in each session: a user's click-task events in train, whole (no window), or cut into
+    sessions of `window` events that overlap by half.
+
+    What is close in time then counts for more, as it does in the history that the weights are summed over.
+    """
+    if window is None:
+        return train_matrix(dataset.interactions, dataset.split, tasks)
+    interactions, end = dataset.interactions, dataset.split.train_end
+    clicks = interactions.positives(tasks.click)
+    sessions: list[IntArray] = []
+    for user in range(len(interactions.user_ids)):
+        events = interactions.user_events(user)
+        items = interactions.items[events[(events < end) & clicks[events]]]
+        starts = range(0, max(1, len(items) - window // 2), max(1, window // 2)) if len(items) else ()
+        sessions += [np.unique(items[start : start + window]) for start in starts]
+    rows = np.repeat(np.arange(len(sessions)), [len(session) for session in sessions])
+    columns = np.concatenate([*sessions, np.zeros(0, dtype=np.int64)])
+    ones = np.ones(len(columns), dtype=np.float32)
+    return csr_matrix((ones, (rows, columns)), shape=(len(sessions), dataset.item_count))
+
+
+def _text_weights(vectors: FloatArray, neighbours: int) -> csr_matrix:
+    """[N, N] fourth power of the cosine to each item's nearest `neighbours` by text vectors [N, D], 0 for all others.
+
+    The power keeps many half-near neighbours from outweighing a few near ones.
+    """
+    item_count = len(vectors)
+    count = min(neighbours, item_count - 1)
+    places, weights = [np.zeros((0, count), np.int64)], [np.zeros((0, count), np.float32)]
+    for start in range(0, item_count, _BATCH):
+        near = vectors[start : start + _BATCH] @ vectors.T
+        near[np.arange(len(near)), np.arange(start, start + len(near))] = -np.inf
+        nearest = np.argpartition(-near, max(count - 1, 0), axis=1)[:, :count]
+        places.append(nearest)
+        weights.append(np.maximum(np.take_along_axis(near, nearest, axis=1), 0.0) ** 4)
+    rows = np.repeat(np.arange(item_count), count)
+    return csr_matrix(
+        (np.concatenate(weights).ravel(), (rows, np.concatenate(places).ravel())), shape=(item_count, item_count)
+    )
+
+
+def truncate_weights(weights: csr_matrix | DenseRows, per_row: int) -> ItemWeights:
+    """The `per_row` weights of greatest size of each row, without zeros."""
+    lengths: list[int] = []
+    indices, values = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.float32)]
+    for places, row in _rows(weights):
+        best = np.arange(len(row))
+        if len(row) > per_row:
+            best = np.sort(np.argpartition(-np.abs(row), per_row - 1)[:per_row])
+        best = best[row[best] != 0]
+        lengths.append(len(best))
+        indices.append(places[best].astype(np.int32))
+        values.append(row[best].astype(np.float32))
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return ItemWeights(starts, np.concatenate(indices), np.concatenate(values))
+
+
+def _rows(weights: csr_matrix | DenseRows) -> Iterator[tuple[npt.NDArray[np.integer], FloatArray]]:
+    """Each row's items, ascending, and their weights."""
+    if isinstance(weights, DenseRows):
+        everything = np.arange(weights.values.shape[1])
+        known = dict(zip(weights.items.tolist(), weights.values, strict=True))
+        for item in everything.tolist():
+            yield (everything, known[item]) if item in known else (everything[:0], weights.values[0, :0])
+        return
+    weights.sort_indices()
+    for start, end in zip(weights.indptr[:-1], weights.indptr[1:], strict=True):
+        yield weights.indices[start:end], weights.data[start:end]
+
+
+def _columns(dataset: Dataset, tasks: TasksSettings, states: FloatArray, half_life_days: float) -> ItemColumns:
+    interactions, split = dataset.interactions, dataset.split
+    train = split.period("train")
+    clicks = interactions.positives(tasks.click)[train]
+    items, times = interactions.items[train][clicks], interactions.times_ms[train][clicks]
+    counts = event_counts(items, dataset.item_count)
+    recent = decayed_event_counts(items, times, dataset.item_count, split.valid_time_ms, half_life_days)
+    return ItemColumns(counts, recent, expected_popularity(states, counts, split.cold_items))
+
+
+def expected_popularity(states: FloatArray, counts: FloatArray, cold: npt.NDArray[np.bool_]) -> FloatArray:
+    """[N] what a cold item's text says of log1p of its events, beyond the mean of all cold items; 0 for warm items.
+
+    Ridge regression from the language model's states [N, W] (unit length) to log1p of the counts [N] of the items that
+    have any: of the rest nobody knows whether they were there to be chosen.
+    """
+    known = counts > 0
+    result = np.zeros(len(counts), dtype=np.float32)
+    if not known.any() or not cold.any():
+        return result
+    states = states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-9)
+    inputs, labels = states[known].astype(np.float64), np.log1p(counts[known].astype(np.float64))
+    mean = inputs.mean(axis=0)
+    centred = inputs - mean
+    gram = centred.T @ centred
+    gram[np.diag_indices_from(gram)] += _RIDGE
+    slope = np.linalg.solve(gram, centred.T @ (labels - labels.mean()))
+    expected = (states[cold] - mean) @ slope
+    result[cold] = expected - expected.mean()
+    return result

@@ -3,13 +3,15 @@
 Axes: Q queries, N items, K re-ranked.
 """
 
+from dataclasses import fields
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from services.model.blend import blend
-from services.model.collaborative import FEATURES, ItemWeights
+from services.model.collaborative import FEATURES, HISTORY_FEATURES, ItemColumns, ItemWeights
 from services.runtime.bundle import Bundle, RerankerInfo
 from services.runtime.errors import SetupError
 from services.runtime.scenario import BlendSettings
@@ -69,12 +71,13 @@ def bundle_texts(bundle: Bundle) -> list[str]:
 
 
 def _feature_tables(bundle: Bundle) -> FeatureTables:
-    items = pq.read_table(bundle.path / "items.parquet", columns=["train_event_count", "recent_popularity"])
+    names = [field.name for field in fields(ItemColumns)]
+    items = pq.read_table(bundle.path / "items.parquet", columns=names)
     return FeatureTables(
-        weights=ItemWeights.load(bundle.path / "collaborative.npz"),
-        history_events=bundle.manifest.collaborative_history_events,
-        train_event_count=items["train_event_count"].to_numpy().astype(np.float32),
-        recent_popularity=items["recent_popularity"].to_numpy().astype(np.float32),
+        weights={name: ItemWeights.load(bundle.path / f"history_{name}.npz") for name in HISTORY_FEATURES},
+        decays=bundle.manifest.history_decays,
+        columns=ItemColumns(*(items[name].to_numpy().astype(np.float32) for name in names)),
+        history_length=bundle.manifest.history_length,
     )
 
 

@@ -16,20 +16,19 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from services.model.collaborative import ItemWeights
 from services.model.item_tower import ItemEncoder
 from services.model.reranker import Reranker
 from services.model.scorer import Scorer
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
 from services.training.adapt_items import adapt_items, encode_catalogue
-from services.training.base_model import load_language_model, load_tokenizer
+from services.training.base_model import load_tokenizer
 from services.training.checkpoints import Checkpoints, State, StepLog, state_key
 from services.training.config import RerankerSettings, TrainingSettings
 from services.training.dataset import Dataset, tokenise
 from services.training.distributed import process_count
 from services.training.features import FeatureTables, fit_features
-from services.training.language_model import load_item_encoder
+from services.training.language_model import load_item_encoder, start_item_encoder
 from services.training.pretrain import pretrain
 from services.training.progress import Reporter
 from services.training.requests import Requests
@@ -115,7 +114,10 @@ class Adaptation:
         def work(partial: Any) -> State:
             start, chosen = self.start, self.settings.item_adaptation
             replayed = self.source.dataset if self.source is not None and chosen.replay_share > 0 else None
-            adapted = adapt_items(self.dataset, self.tokenizer, self.settings, start, partial, self.reporter, replayed)
+            pooled = self._states_of(start) if start.language_model else self.frozen_states
+            adapted = adapt_items(
+                self.dataset, self.tokenizer, self.settings, start, pooled, partial, self.reporter, replayed
+            )
             return {**adapted, "users": start.users}
 
         return self.checkpoints.run("language-model", self.key("item_adaptation"), work)
@@ -173,16 +175,25 @@ class Adaptation:
         return self.checkpoints.run("forgetting", self.key("item_adaptation"), work)
 
     @cached_property
-    def frozen_vectors(self) -> FloatArray:
-        """[N, W] unit-length text vectors of the base model as it came, for the baselines."""
+    def frozen_states(self) -> Tensor:
+        """[N, W] states of the base model as it came."""
 
         def work(_: object) -> State:
-            encoder = ItemEncoder(load_language_model(self.settings.base_model), torch.nn.Identity())  # type: ignore[arg-type]
-            token_ids = tokenise(self.tokenizer, self.dataset.texts, self.settings.item_tokens)
-            return {"pooled": encode_catalogue(encoder, token_ids, self.settings, self.reporter)}
+            return {"pooled": self._states_of(Start())}
 
-        pooled = self.checkpoints.run("frozen", self.key(), work)["pooled"]
-        return torch.nn.functional.normalize(pooled, dim=-1).numpy()
+        pooled: Tensor = self.checkpoints.run("frozen", self.key(), work)["pooled"]
+        return pooled
+
+    @property
+    def frozen_vectors(self) -> FloatArray:
+        """[N, W] the same with unit length, for the baselines."""
+        return torch.nn.functional.normalize(self.frozen_states, dim=-1).numpy()
+
+    def _states_of(self, start: Start) -> Tensor:
+        """[N, W] states of the language model that `start` names."""
+        encoder = start_item_encoder(self.settings, start)
+        token_ids = tokenise(self.tokenizer, self.dataset.texts, self.settings.item_tokens)
+        return encode_catalogue(encoder, token_ids, self.settings, self.reporter)
 
     @cached_property
     def towers(self) -> Towers:
@@ -213,31 +224,19 @@ class Adaptation:
 
     @cached_property
     def tables(self) -> FeatureTables:
-        """Step 3: collaborative weights and popularity columns."""
+        """Step 3: item-to-item weights and popularity columns."""
 
         def work(_: object) -> State:
             with torch.inference_mode():
-                text = self.towers.items.projection(self.adapted["pooled"]).numpy()
-            tables = fit_features(
-                self.dataset, self.tasks, text, self.validation, self.settings.collaborative, self.reporter
-            )
-            arrays = {
-                "indptr": tables.weights.indptr,
-                "indices": tables.weights.indices,
-                "weights": tables.weights.weights,
-                "train_event_count": tables.train_event_count,
-                "recent_popularity": tables.recent_popularity,
-            }
-            kept: State = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-            return {**kept, "history_events": tables.history_events}
+                states: Tensor = self.adapted["pooled"]
+                text = self.towers.items.projection(states)
+            return fit_features(
+                self.dataset, self.tasks, text.numpy(), states.numpy(), self.validation, self.settings.collaborative,
+                self.settings.history_length, self.reporter,
+            ).state()  # fmt: skip
 
         state = self.checkpoints.run("features", self.key("item_adaptation", "user_tower", "collaborative"), work)
-        return FeatureTables(
-            ItemWeights(state["indptr"].numpy(), state["indices"].numpy(), state["weights"].numpy()),
-            state["history_events"],
-            state["train_event_count"].numpy(),
-            state["recent_popularity"].numpy(),
-        )
+        return FeatureTables.from_state(state)
 
     @cached_property
     def requests(self) -> Requests:

@@ -26,7 +26,7 @@ SMALL = {
     "calibration_candidates": 20,
     "item_adaptation": {"steps": 20, "batch_pairs": 16, "lora_rank": 2},
     "user_tower": {"epochs": 3, "layers": 1},
-    "collaborative": {"regularisation": [10.0], "history_events": [5]},
+    "collaborative": {"regularisation": [10.0], "window_events": [None], "decays": [0.9]},
     "scorer": {"width": 8, "train_events": 200, "epochs": 1, "batch_events": 64, "negatives": 10, "fusion_queries": 40},
     "reranker": {
         "steps": 10, "batch_histories": 2, "candidates": 4, "lora_rank": 2, "history_events": 3, "history_tokens": 24,

@@ -11,6 +11,7 @@ import pytest
 from recmesh.candidate.v1 import candidate_service_pb2 as pb
 from recmesh.candidate.v1.candidate_service_pb2_grpc import CandidateServiceStub
 from recmesh.type.v1.history_pb2 import History
+from services.model.collaborative import FEATURES
 from services.runtime.bundle import set_current_version
 from tests.support.mesh import MAX_MESSAGE_BYTES, Mesh, catalogue_item
 from tests.support.tiny_bundle import make_tiny_bundle
@@ -55,7 +56,7 @@ def test_candidates_come_with_features_scores_and_sources(stub):
     assert len(answer.item_ids) == len(answer.scores) == len(answer.source_indexes) == 20
     assert "i6" not in answer.item_ids
     assert list(answer.scores) == sorted(answer.scores, reverse=True)
-    assert [column.name for column in answer.columns] == ["cf", "popularity", "recent_popularity"]
+    assert [column.name for column in answer.columns] == list(FEATURES)
     assert all(len(column.values) == 20 for column in answer.columns)
     assert set(answer.source_names) == {"vector", "collaborative", "popular", "new"}
     assert answer.model_version == "20260101-000000-tiny"

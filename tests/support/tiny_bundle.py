@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from deploy.triton.model_config import dims_of, render_config, tensors
+from services.model.collaborative import FEATURES, HISTORY_FEATURES, ItemWeights
 from services.model.text import ItemFields, content_hash, format_item
 from services.runtime.bundle import (
     BaseModelInfo,
@@ -27,7 +28,7 @@ from services.runtime.bundle import (
 )
 
 ITEM_TEXT = "{title}. {categories}"
-FEATURE_NAMES = ["cf", "popularity", "recent_popularity"]
+FEATURE_NAMES = list(FEATURES)
 SPECIAL_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _VOCABULARY_TEXT = """
 red blue green dark bright old young silent loud broken golden hidden last first lost little great wild cold warm
@@ -91,7 +92,7 @@ def make_tiny_bundle(
         item_tokens=12,
         item_encoder_version=f"tiny-{dimension}-{seed}",
         feature_names=FEATURE_NAMES,
-        collaborative_history_events=10,
+        history_decays={"cf": 1.0, "knn": 0.9, "text": 0.5},
         reranker=reranker if with_reranker else None,
     )
     embeddings = np.random.default_rng(seed).normal(size=(len(SPECIAL_WORDS) + len(WORDS), dimension))
@@ -140,16 +141,18 @@ def _write_items(folder: Path, tokenizer: Tokenizer, embeddings: np.ndarray, man
         "text": list(texts.values()),
         "train_event_count": pa.array(counts, pa.int64()),
         "recent_popularity": pa.array([c / 2 for c in counts], pa.float32()),
+        "expected_popularity": pa.array([0.1 * n if c < 5 else 0.0 for n, c in enumerate(counts)], pa.float32()),
     }
     pq.write_table(pa.table(table), folder / "items.parquet")
     # Each item's neighbours are the next three, with falling weights.
     neighbours = min(3, count - 1)
-    np.savez(
-        folder / "collaborative.npz",
+    weights = ItemWeights(
         indptr=np.arange(count + 1, dtype=np.int64) * neighbours,
         indices=np.array([(n + k + 1) % count for n in range(count) for k in range(neighbours)], dtype=np.int32),
         weights=np.tile(np.array([0.5, 0.3, 0.2], dtype=np.float32)[:neighbours], count),
     )
+    for name in HISTORY_FEATURES:
+        weights.save(folder / f"history_{name}.npz")
 
 
 def _write_part(folder: Path, part: str, manifest: Manifest, graph: "Graph") -> None:

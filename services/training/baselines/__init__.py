@@ -13,7 +13,6 @@ from services.training.baselines.item_weights import (
     fill_cold_items,
     item_knn_weights,
     train_matrix,
-    truncate_weights,
 )
 from services.training.baselines.label_means import UserItemMean, user_item_mean
 from services.training.baselines.methods import (
@@ -51,7 +50,6 @@ __all__ = [
     "item_knn_weights",
     "mean_ndcg",
     "train_matrix",
-    "truncate_weights",
     "tune",
     "user_item_mean",
 ]

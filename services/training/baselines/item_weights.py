@@ -8,7 +8,6 @@ import numpy.typing as npt
 from scipy.linalg import cho_factor, lapack
 from scipy.sparse import csr_matrix
 
-from services.model.collaborative import ItemWeights
 from services.runtime.scenario import TasksSettings
 from services.training.baselines.methods import DenseRows, FloatArray
 from services.training.split import BoolArray, IntArray, Interactions, Split
@@ -97,17 +96,3 @@ def _nearest(
         places.append(nearest)
         cosines.append(np.maximum(np.take_along_axis(found, nearest, axis=1), 0.0))
     return np.concatenate(places), np.concatenate(cosines)
-
-
-def truncate_weights(weights: DenseRows, per_row: int) -> ItemWeights:
-    """The `per_row` weights of greatest size of each row, without zeros: a bundle's collaborative table."""
-    item_count = weights.values.shape[1]
-    lengths = np.zeros(item_count, dtype=np.int64)
-    indices, values = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.float32)]
-    for item, row in zip(weights.items, weights.values, strict=True):
-        kept = np.argpartition(-np.abs(row), min(per_row, item_count) - 1)[:per_row]
-        kept = np.sort(kept[row[kept] != 0])
-        indices.append(kept.astype(np.int32))
-        values.append(row[kept])
-        lengths[item] = len(kept)
-    return ItemWeights(np.concatenate([[0], np.cumsum(lengths)]), np.concatenate(indices), np.concatenate(values))

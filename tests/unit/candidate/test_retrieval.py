@@ -5,6 +5,7 @@ import pytest
 
 from services.candidate.config import CandidateSettings, QuotaSettings
 from services.candidate.retrieval import INCLUDED, open_retriever
+from services.model.collaborative import FEATURES, HISTORY_FEATURES
 from services.runtime.errors import InvalidFieldError, SetupError
 from tests.support.tiny_bundle import make_tiny_bundle
 
@@ -35,7 +36,7 @@ def test_every_source_puts_candidates_in(bundle):
     assert len(got.item_ids) == len(set(got.item_ids)) == 20
     assert {got.source_names[s] for s in got.source_indexes} == {"vector", "collaborative", "popular", "new"}
     assert np.all(np.diff(got.scores) <= 0)
-    assert set(got.columns) == {"cf", "popularity", "recent_popularity"}
+    assert set(got.columns) == set(FEATURES)
     assert got.model_version == bundle.manifest.model_version
     by_item = dict(zip(got.item_ids, got.columns["cf"].tolist(), strict=True))
     assert by_item["i6"] == pytest.approx(0.5)
@@ -49,9 +50,16 @@ def test_without_a_user_popular_and_new_items_fill_the_places(bundle):
 
 def test_collaborative_source_reads_the_newest_events_only(bundle):
     retriever = open_with(bundle, quotas=only("collaborative"))
-    history = ["i0", *["i20"] * bundle.manifest.collaborative_history_events]
+    history = ["i0", *["i20"] * bundle.manifest.history_length]
     assert ask(retriever, history=history).item_ids == ["i21", "i22", "i23"]
     assert ask(retriever, history=["unknown"]).item_ids == []
+
+
+def test_each_history_feature_forgets_at_its_own_pace(bundle):
+    got = ask(open_with(bundle), history=["i5", "i30"], include=["i6"])
+    assert {name: got.columns[name][0] for name in HISTORY_FEATURES} == pytest.approx(
+        {name: 0.5 * decay for name, decay in bundle.manifest.history_decays.items()}
+    )
 
 
 def test_popular_by_the_bundle_until_there_are_counts(bundle):
@@ -103,7 +111,7 @@ def test_new_retired_and_changed_items(bundle):
     got = ask(retriever, vector, n=4)
     assert {"fresh", "i3"} <= set(got.item_ids)
     place = got.item_ids.index("fresh")
-    assert [got.columns[name][place] for name in got.columns] == [0, 0, 0]
+    assert [got.columns[name][place] for name in got.columns] == [0] * len(FEATURES)
     retriever.retire(["fresh", "i3", "unknown"])
     got = ask(retriever, vector, ["i2"], n=50)
     assert not {"fresh", "i3"} & set(got.item_ids)

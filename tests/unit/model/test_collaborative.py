@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from services.model.collaborative import (
     FEATURES,
+    ItemColumns,
     ItemWeights,
-    batch_collaborative_scores,
-    collaborative_scores,
     decayed_event_counts,
     dense_features,
     event_counts,
+    history_scores,
 )
 
 DENSE = np.array([[0, 0.5, 0, -0.25], [0.5, 0, 0.125, 0], [0, 0, 0, 0], [1, 0, 2, 0]], dtype=np.float32)
@@ -24,27 +24,20 @@ def sparse(dense: np.ndarray) -> ItemWeights:
     return ItemWeights(indptr, columns, dense[rows, columns])
 
 
-@given(st.lists(st.integers(-1, 3), max_size=8), st.integers(1, 5))
-def test_scores_are_the_sum_of_the_newest_rows(history, length):
-    indexes = np.array(history, dtype=np.int64)
-    expected = sum((DENSE[item] for item in history[-length:] if item >= 0), np.zeros(4, np.float32))
-    scores = collaborative_scores(sparse(DENSE), indexes, length)
+@given(st.lists(st.integers(-1, 3), max_size=8), st.sampled_from([0.5, 1.0]))
+def test_scores_are_the_decayed_sum_of_the_rows(history, decay):
+    expected = np.zeros(4, np.float32)
+    for item in history:
+        expected = decay * expected + (DENSE[item] if item >= 0 else 0)
+    scores = history_scores(sparse(DENSE), np.array(history, dtype=np.int64), decay)
     assert scores.dtype == np.float32
-    assert scores.tolist() == expected.tolist()
-
-
-def test_a_batch_scores_like_its_rows():
-    histories = np.array([[-1, -1, 0], [3, 1, 0]])
-    weights = sparse(DENSE)
-    batch = batch_collaborative_scores(weights, histories, 2)
-    assert batch.tolist() == [collaborative_scores(weights, row, 2).tolist() for row in histories]
-    assert batch_collaborative_scores(weights, histories[:0], 2).shape == (0, 4)
+    assert scores == pytest.approx(expected, abs=1e-6)
 
 
 def test_weights_survive_saving(tmp_path):
     weights = sparse(DENSE)
-    weights.save(tmp_path / "collaborative.npz")
-    loaded = ItemWeights.load(tmp_path / "collaborative.npz")
+    weights.save(tmp_path / "history_cf.npz")
+    loaded = ItemWeights.load(tmp_path / "history_cf.npz")
     for name in ("indptr", "indices", "weights"):
         assert getattr(loaded, name).tolist() == getattr(weights, name).tolist()
 
@@ -61,7 +54,7 @@ def test_weights_survive_saving(tmp_path):
     ],
 )
 def test_broken_files_are_refused(tmp_path, indptr, indices, weights, problem):
-    path = tmp_path / "collaborative.npz"
+    path = tmp_path / "history_cf.npz"
     ItemWeights(np.array(indptr, np.int64), np.array(indices, np.int64), np.array(weights, np.float32)).save(path)
     with pytest.raises(ValueError, match=problem):
         ItemWeights.load(path)
@@ -74,22 +67,27 @@ def test_counts_decay_by_half_in_a_half_life():
     assert decayed_event_counts(items, times, 4, now_ms=2 * day, half_life_days=2).tolist() == [1.5, 0, 2, 0]
 
 
+COLUMNS = ItemColumns(
+    np.array([0, 3, 7], np.float32), np.array([0, 1, 0.5], np.float32), np.array([0.25, 0, 0], np.float32)
+)
+
+
 def test_features_of_one_request_and_of_a_batch_agree():
     scores = np.array([[0.5, 1.0, 1.5], [2.0, 2.5, 3.0]], dtype=np.float32)
-    counts, recent = np.array([0, 3, 7], np.float32), np.array([0, 1, 0.5], np.float32)
+    histories = {"cf": scores, "knn": scores + 1, "text": scores + 2}
     candidates = np.array([[2, 0], [1, -1]])
-    batch = dense_features(FEATURES, scores, counts, recent, candidates)
-    assert batch.shape == (2, 2, 3)
+    batch = dense_features(FEATURES, histories, COLUMNS, candidates)
+    assert batch.shape == (2, 2, 6)
     for row in range(2):
-        assert np.array_equal(batch[row], dense_features(FEATURES, scores[row], counts, recent, candidates[row]))
-    assert batch[0, 0] == pytest.approx([1.5, np.log(8), np.log(1.5)])
-    assert batch[1, 1].tolist() == [0, 0, 0]
-    only = dense_features(["popularity"], scores[0], counts, recent, candidates[0])
-    assert only[:, 0].tolist() == batch[0, :, 1].tolist()
+        own = {name: values[row] for name, values in histories.items()}
+        assert np.array_equal(batch[row], dense_features(FEATURES, own, COLUMNS, candidates[row]))
+    assert batch[0, 0] == pytest.approx([1.5, 2.5, 3.5, np.log(8), np.log(1.5), 0])
+    assert batch[0, 1, 5] == 0.25
+    assert batch[1, 1].tolist() == [0] * 6
+    only = dense_features(["popularity"], {}, COLUMNS, candidates[0])
+    assert only[:, 0].tolist() == batch[0, :, 3].tolist()
 
 
 def test_an_unknown_feature_is_named():
     with pytest.raises(ValueError, match="'age'"):
-        dense_features(
-            ["age"], np.zeros(1, np.float32), np.zeros(1, np.float32), np.zeros(1, np.float32), np.array([0])
-        )
+        dense_features(["age"], {}, COLUMNS, np.array([0]))

@@ -30,7 +30,7 @@ def manifest() -> Manifest:
         item_tokens=8,
         item_encoder_version="1",
         feature_names=["cf"],
-        collaborative_history_events=30,
+        history_decays={"cf": 0.9},
     )
 
 

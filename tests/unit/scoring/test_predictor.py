@@ -89,7 +89,7 @@ async def test_predictions_are_calibrated_outputs_in_the_order_asked(bundle, pre
 
 
 async def test_features_go_by_name_not_by_order(predictor):
-    values = {"recent_popularity": 3.0, "cf": 1.0, "popularity": 2.0}
+    values = {name: float(place) for place, name in enumerate(FEATURE_NAMES)}
     first = await predictor.score(None, history("i1"), candidates("i2", **values))
     second = await predictor.score(None, history("i1"), candidates("i2", **dict(reversed(values.items()))))
     assert first.click == second.click
@@ -162,7 +162,7 @@ async def test_best_vectors_are_those_of_known_items_best_first(bundle, predicto
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"cf": 1.0, "popularity": 1.0}, "columns: lacks 'recent_popularity'"),
+        (dict.fromkeys(FEATURE_NAMES[:-1], 1.0), f"columns: lacks '{FEATURE_NAMES[-1]}'"),
         ({**dict.fromkeys(FEATURE_NAMES, 1.0), "age": 1.0}, "columns: has 'age'"),
         ({**dict.fromkeys(FEATURE_NAMES, 1.0), CLICK_PROBABILITY: 1.0}, f"columns: has '{CLICK_PROBABILITY}'"),
     ],

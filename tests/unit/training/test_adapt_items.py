@@ -8,11 +8,11 @@ import torch
 from rich.console import Console
 
 from services.runtime.scenario import Scenario
-from services.training.adapt_items import adapt_items
+from services.training.adapt_items import adapt_items, encode_catalogue
 from services.training.base_model import load_tokenizer
 from services.training.checkpoints import Partial, State
 from services.training.config import TrainingSettings
-from services.training.dataset import Dataset, load_dataset
+from services.training.dataset import Dataset, load_dataset, tokenise
 from services.training.language_model import make_item_encoder
 from services.training.progress import Reporter
 from services.training.start import Start
@@ -44,7 +44,9 @@ def adapt(dataset: Dataset, chosen: TrainingSettings, scratch: Path) -> State:
     tokenizer = load_tokenizer(chosen.base_model)
     scratch.mkdir(exist_ok=True)
     partial, reporter = Partial(scratch / "p.pt", "key"), Reporter(Console(quiet=True))
-    return adapt_items(dataset, tokenizer, chosen, Start(), partial, reporter)
+    token_ids = tokenise(tokenizer, dataset.texts, chosen.item_tokens)
+    pooled = encode_catalogue(make_item_encoder(chosen).eval(), token_ids, chosen, reporter)
+    return adapt_items(dataset, tokenizer, chosen, Start(), pooled, partial, reporter)
 
 
 def changed(adapted: State, chosen: TrainingSettings) -> set[str]:
@@ -60,12 +62,15 @@ def test_lora_changes_the_layers_it_is_beside(folder: Path, dataset: Dataset, tm
     assert {name.split(".")[-2] for name in names if name.startswith("language_model.")} == {"query", "value"}
 
 
-def test_full_changes_everything_and_frozen_nothing(folder: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_full_changes_everything_and_frozen_the_projection(folder: Path, dataset: Dataset, tmp_path: Path) -> None:
     chosen = settings(folder, method="full", steps=10, batch_pairs=16)
     names = changed(adapt(dataset, chosen, tmp_path), chosen)
     assert "language_model.embeddings.word_embeddings.weight" in names
     assert "language_model.encoder.layer.0.output.dense.weight" in names
     chosen = settings(folder, method="frozen")
+    names = changed(adapt(dataset, chosen, tmp_path), chosen)
+    assert {name.split(".")[0] for name in names} == {"projection"}
+    chosen = settings(folder, method="frozen", projection_steps=0)
     assert changed(adapt(dataset, chosen, tmp_path), chosen) == set()
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from services.model.collaborative import collaborative_scores
 from services.runtime.scenario import RatingSettings, TaskSettings, TasksSettings
 from services.training.baselines import (
     BASELINES,
@@ -20,7 +19,6 @@ from services.training.baselines import (
     item_knn_weights,
     mean_ndcg,
     train_matrix,
-    truncate_weights,
     tune,
     user_item_mean,
 )
@@ -76,20 +74,6 @@ def test_cold_items_take_their_neighbours_columns():
     assert both[:, 2] == pytest.approx([0.6 / 1.4, 2 * 0.8 / 1.4])
     assert both[:, :2].tolist() == weights.values[:, :2].tolist()
     assert fill_cold_items(weights, ~cold | cold, vectors, 1, 1.0) is weights
-
-
-def test_truncation_keeps_the_largest_and_scores_alike():
-    train = csr_matrix(np.hstack([np.zeros((40, 1), np.float32), RANDOM.toarray()]))
-    rows = ease_weights(train, 3.0)
-    dense = np.zeros((10, 10), np.float32)
-    dense[rows.items] = rows.values
-    whole = collaborative_scores(truncate_weights(rows, per_row=100), np.array([3, 0, 1]), 5)
-    assert whole == pytest.approx(dense[3] + dense[1], abs=1e-6)
-    short = truncate_weights(rows, per_row=2)
-    assert short.item_count == 10
-    for row in range(1, 10):
-        kept = short.indices[short.indptr[row] : short.indptr[row + 1]]
-        assert set(kept) == set(np.argsort(-np.abs(dense[row]))[:2])
 
 
 def test_the_train_matrix_knows_train_and_the_click_task_alone():

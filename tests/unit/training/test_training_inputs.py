@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.runtime.scenario import TaskSettings, TasksSettings
-from services.training.adapt_items import _co_consumed_pairs, _HeldOut
 from services.training.dataset import Dataset, event_gaps, histories_at, pad_tokens
+from services.training.relations import _co_consumed_pairs, _HeldOut
 from services.training.split import Interactions, temporal_split
 from services.training.train_users import SoftmaxItems, train_windows
 

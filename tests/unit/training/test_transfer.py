@@ -41,7 +41,7 @@ def adaptation(state: Path, tmp_path: Path, first: dict[str, Any], second: dict[
 
 
 def test_what_was_learned_is_where_the_next_begins(state: Path, tmp_path: Path) -> None:
-    frozen = {"item_adaptation": {"method": "frozen"}}
+    frozen = {"item_adaptation": {"method": "frozen", "projection_steps": 0}}
     second = adaptation(state, tmp_path, {}, frozen)
     source = second.source
     assert source is not None
