@@ -84,9 +84,9 @@ class ItemTable(nn.Module):
         self.register_buffer("warm", warm.float().unsqueeze(-1))
         self.id_dropout = id_dropout
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """pooled [N, W], the catalogue's language-model states → [N, D], unit length."""
-        keep = self.get_buffer("warm")
+    def forward(self, pooled: Tensor, items: Tensor) -> Tensor:
+        """Vectors of `items` [n] from the catalogue's language-model states `pooled` [N, W]: [n, D], unit length."""
+        keep = self.get_buffer("warm")[items]
         if self.training:
             keep = keep * (torch.rand_like(keep) >= self.id_dropout)
-        return F.normalize(self.projection(pooled) + keep * self.identities.weight, dim=-1)
+        return F.normalize(self.projection(pooled[items]) + keep * self.identities(items), dim=-1)

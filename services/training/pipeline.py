@@ -23,7 +23,7 @@ from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
 from services.training.adapt_items import adapt_items, encode_catalogue
 from services.training.base_model import load_tokenizer
-from services.training.checkpoints import Checkpoints, State, StepLog, state_key
+from services.training.checkpoints import Checkpoints, Partial, State, StepLog, state_key
 from services.training.config import RerankerSettings, TrainingSettings
 from services.training.dataset import Dataset, tokenise
 from services.training.distributed import process_count
@@ -198,14 +198,17 @@ class Adaptation:
     @cached_property
     def towers(self) -> Towers:
         """Step 2: user encoder and item vectors."""
-        clicks = self.dataset.interactions.positives(self.tasks.click)
-        state = self.checkpoints.run(
-            "user-tower",
-            self.key("item_adaptation", "user_tower"),
-            lambda partial: train_users(
-                self.dataset, clicks, self.validation, self.settings, self.adapted, partial, self.reporter
-            ),
-        )
+        if self.settings.user_tower.loss == "squared_error" and self.tasks.rating is None:
+            raise SetupError("training.user_tower.loss squared_error: the scenario has no tasks.rating; define it")
+
+        def work(partial: Partial) -> State:
+            clicks = self.dataset.interactions.positives(self.tasks.click)
+            interest = make_labels(self.dataset, self.tasks).rating
+            return train_users(
+                self.dataset, clicks, interest, self.validation, self.settings, self.adapted, partial, self.reporter
+            )
+
+        state = self.checkpoints.run("user-tower", self.key("item_adaptation", "user_tower"), work)
         towers = make_towers(self.dataset, self.settings, self.adapted)
         towers.load_state_dict(state, strict=False)
         return towers.eval()

@@ -1,7 +1,8 @@
 """Step 2: the user encoder and the item vectors, trained together on "which item comes next".
 
-Softmax with cross-entropy over the catalogue, or over sampled items when it is large: the number of negatives matters
-more than the architecture (Petrov & Macdonald, 2023). The language model is frozen here; its projection is not.
+By default softmax with cross-entropy over the catalogue, or over sampled items when it is large: the number of
+negatives matters more than the architecture (Petrov & Macdonald, 2023). The language model is frozen here; its
+projection is not.
 
 Axes: B windows, L history length, D vector length, N items, S items in the softmax, M positions with a target.
 """
@@ -11,7 +12,6 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from services.model.item_tower import ItemProjection, ItemTable
@@ -21,6 +21,7 @@ from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, Histories, histories_at, query_histories
 from services.training.distributed import device, in_shares, place
 from services.training.loop import Plan, train
+from services.training.losses import binary_cross_entropy, gbce_exponent, sampled_softmax, squared_error
 from services.training.metrics import rank_metrics, target_ranks
 from services.training.progress import Reporter
 from services.training.split import Queries
@@ -54,7 +55,8 @@ class Towers(nn.Module):
     def item_vectors(self) -> Tensor:
         """[N, D]: what a bundle keeps."""
         self.eval()
-        vectors: Tensor = self.items(self.get_buffer("pooled"))
+        pooled = self.get_buffer("pooled")
+        vectors: Tensor = self.items(pooled, torch.arange(len(pooled), device=pooled.device))
         return vectors.clone()
 
     @torch.inference_mode()
@@ -93,15 +95,20 @@ def train_item_counts(dataset: Dataset, among: npt.NDArray[np.bool_] | None = No
 
 
 def train_users(
-    dataset: Dataset, clicks: npt.NDArray[np.bool_], validation: Queries, settings: TrainingSettings, adapted: State,
-    partial: Partial, reporter: Reporter,
+    dataset: Dataset, clicks: npt.NDArray[np.bool_], interest: FloatArray, validation: Queries,
+    settings: TrainingSettings, adapted: State, partial: Partial, reporter: Reporter,
 ) -> State:  # fmt: skip
-    """The towers' trained state. clicks [E]: events that count as targets."""
+    """The towers' trained state. clicks [E]: events that count as targets; interest [E]: ratings brought to 0 to 1, NaN
+    where there is none, which squared_error alone reads."""
     towers = make_towers(dataset, settings, adapted)
     tower = settings.user_tower
     windows = train_windows(dataset, settings.history_length)
     inputs = histories_at(dataset, windows[:, :-1])
-    targets = np.where((windows[:, 1:] >= 0) & clicks[windows[:, 1:]], dataset.interactions.items[windows[:, 1:]], -1)
+    coming = windows[:, 1:]
+    counts = (coming >= 0) & clicks[coming] & (inputs.items >= 0)
+    if tower.loss == "squared_error":
+        counts &= np.isfinite(interest[coming])
+    targets = np.where(counts, dataset.interactions.items[coming], -1)
     # A view that counts for no task makes an item no positive, so it must not make it a negative either.
     sampler = SoftmaxItems(train_item_counts(dataset, clicks), tower.negatives, tower.unseen_negative_rate)
     steps = -(-len(windows) // tower.batch_windows)
@@ -113,17 +120,28 @@ def train_users(
 
     def loss_of(batch: tuple[IntArray, IntArray]) -> Tensor:
         rows, chosen = batch
-        vectors = towers.items(towers.get_buffer("pooled"))
+        # Only items that the step meets: a projection of the whole catalogue would take most of its time.
+        met = np.union1d(chosen, inputs.items[rows][inputs.items[rows] >= 0])
+        vectors = towers.items(towers.get_buffer("pooled"), place(met))
 
         def states_of(rows: IntArray) -> Tensor:
-            items, kinds, gaps, mask = inputs.tensors(rows, device())
-            return towers.users.states(vectors[items.clamp(min=0)] * mask.unsqueeze(-1), kinds, gaps, mask)
+            _, kinds, gaps, mask = inputs.tensors(rows, device())
+            places = place(np.searchsorted(met, np.maximum(inputs.items[rows], met[0])))
+            return towers.users.states(vectors[places] * mask.unsqueeze(-1), kinds, gaps, mask)
 
-        states = in_shares(states_of, rows)
-        wanted = (targets[rows] >= 0) & (inputs.items[rows] >= 0)
-        logits = towers.scale() * states[place(wanted)] @ vectors[place(chosen)].T
-        places = np.searchsorted(chosen, targets[rows][wanted])
-        return F.cross_entropy(logits, place(places))
+        wanted = targets[rows] >= 0
+        states = in_shares(states_of, rows)[place(wanted)]
+        logits = towers.scale() * states @ vectors[place(np.searchsorted(met, chosen))].T
+        places = place(np.searchsorted(chosen, targets[rows][wanted]))
+        if tower.loss == "sampled_softmax":
+            return sampled_softmax(logits, places, place(sampler.log_inclusion(chosen, int(wanted.sum()))))
+        if tower.loss == "squared_error":
+            came = logits.gather(1, places.unsqueeze(1)).squeeze(1)
+            return squared_error(came, place(interest[coming[rows][wanted]]))
+        exponent = 1.0
+        if tower.loss == "gbce":
+            exponent = gbce_exponent(len(chosen) - 1, sampler.item_count, tower.gbce_calibration)
+        return binary_cross_entropy(logits, places, exponent)
 
     histories = query_histories(dataset, validation, settings.history_length)
 
@@ -157,6 +175,7 @@ class SoftmaxItems:
     def __init__(self, counts: IntArray, negatives: int, unseen_rate: float) -> None:
         """counts [N]: events of each item in train that count as targets."""
         self._seen = np.flatnonzero(counts > 0)
+        self._shares = counts / max(1, counts.sum())
         self._unseen = np.flatnonzero(counts == 0)
         self._negatives = negatives
         self._unseen_rate = unseen_rate
@@ -168,6 +187,20 @@ class SoftmaxItems:
             seen = generator.choice(seen, self._negatives, replace=False)
         unseen = self._unseen[generator.random(len(self._unseen)) < self._unseen_rate]
         return np.unique(np.concatenate([seen, unseen, targets[targets >= 0]]))
+
+    @property
+    def item_count(self) -> int:
+        """How many items can be a positive."""
+        return len(self._seen)
+
+    def log_inclusion(self, items: IntArray, targets: int) -> FloatArray:
+        """[S] logarithm of the probability that a draw beside `targets` targets holds each of `items`: as a negative
+        drawn evenly, or as one of the targets."""
+        drawn = min(1.0, self._negatives / max(1, len(self._seen)))
+        if drawn == 1.0:
+            return np.zeros(len(items), dtype=np.float32)
+        missed = (1.0 - drawn) * (1.0 - self._shares[items]) ** targets
+        return np.log1p(-np.minimum(missed, 1.0 - 1e-9)).astype(np.float32)
 
 
 def _validation_loss(towers: Towers, histories: Histories, queries: Queries) -> float:

@@ -89,6 +89,18 @@ def test_the_softmax_holds_all_targets_once(seed: int, negatives: int, rate: flo
         assert len(chosen) == len(counts)
 
 
+def test_the_probability_of_being_drawn_is_that_of_the_draws() -> None:
+    counts = np.array([30, 0, 5, 10, 2, 20, 9, 1])
+    items, sampler = SoftmaxItems(counts, 3, 0.0), np.flatnonzero(counts > 0)
+    generator = np.random.default_rng(0)
+    drawn = np.zeros(len(counts))
+    for _ in range(4000):
+        targets = generator.choice(len(counts), 2, p=counts / counts.sum())
+        drawn[items.draw(targets, generator)] += 1
+    assert np.exp(items.log_inclusion(sampler, 2)) == pytest.approx(drawn[sampler] / 4000, abs=0.03)
+    assert not SoftmaxItems(counts, 7, 0.0).log_inclusion(sampler, 2).any()
+
+
 def test_padded_tokens() -> None:
     ids, mask = pad_tokens([[5, 6, 7], [8]])
     assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
