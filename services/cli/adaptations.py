@@ -4,7 +4,9 @@ from pathlib import Path
 
 from services.cli.progress import progress_bars
 from services.cli.scenarios import named_scenario
+from services.cli.state import StateFolder
 from services.runtime.errors import SetupError
+from services.training.base_model import find_fetched_in
 from services.training.checkpoints import Checkpoints
 from services.training.config import TrainingSettings
 from services.training.dataset import load_dataset
@@ -32,6 +34,7 @@ def open_adaptation(
         raise SetupError(
             f"transfer_from: {' begins from '.join((*targets, name))}; a scenario cannot begin from itself"
         )
+    find_fetched_in(StateFolder(state).base_models)
     scenario = named_scenario(name, files)
     settings = scenario.section("training", TrainingSettings)
     source = None

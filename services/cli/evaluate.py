@@ -18,6 +18,7 @@ from services.cli.state import StateFolder
 from services.runtime.bundle import Bundle, open_current_bundle
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
+from services.training.base_model import find_fetched_in
 from services.training.baselines import BASELINES, BaselineSet, Method
 from services.training.checkpoints import Checkpoints
 from services.training.config import TrainingSettings
@@ -132,6 +133,7 @@ class Report:
 
 def run(name: str, files: list[Path] | None, folders: StateFolder, options: Options, reporter: Reporter) -> Report:
     """Evaluate the model of the scenario `name` and the baselines."""
+    find_fetched_in(folders.base_models)
     scenario = named_scenario(name, files)
     torch.set_num_threads(scenario.section("training", TrainingSettings).threads)
     version: str | None = None

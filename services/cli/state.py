@@ -16,6 +16,7 @@ class StateFolder:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.models = self.root / "models"
+        self.base_models = self.root / "base_models"
         self.run = self.root / "run"
         self.log = self.root / "log"
         self.spool = self.root / "spool"

@@ -3,17 +3,27 @@
 Axes: B batch, T tokens, W the language model's width, D vector length, N items.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Pool = Callable[[Tensor, Tensor], Tensor]
+"""Token states [B, T, W] and mask [B, T] to the state of the text [B, W]."""
+
 
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
     """Mean of the token states that `mask` keeps. hidden [B, T, W], mask [B, T] → [B, W]."""
     weights = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-6)
+
+
+def weighted_mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Mean in which the n-th token weighs n: a decoder's later tokens have read more of the text (SGPT; Muennighoff,
+    2022). Padding comes after the text. hidden [B, T, W], mask [B, T] → [B, W]."""
+    return mean_pool(hidden, mask * mask.cumsum(dim=1))
 
 
 class ItemProjection(nn.Module):
@@ -53,15 +63,16 @@ class ItemProjection(nn.Module):
 class ItemEncoder(nn.Module):
     """Text to vector, what `item_encoder` serves. forward: input_ids, attention_mask [B, T] → [B, D], unit length."""
 
-    def __init__(self, language_model: Any, projection: ItemProjection) -> None:
+    def __init__(self, language_model: Any, projection: ItemProjection, pool: Pool = mean_pool) -> None:
         super().__init__()
+        self.pool = pool
         self.language_model = language_model
         self.projection = projection
 
     def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The language model's pooled states [B, W]."""
         hidden = self.language_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return mean_pool(hidden.float(), attention_mask)
+        return self.pool(hidden.float(), attention_mask)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         vector: Tensor = self.projection(self.pooled(input_ids, attention_mask))

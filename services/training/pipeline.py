@@ -35,7 +35,7 @@ from services.training.requests import Requests
 from services.training.reranker_candidates import NegativePool, make_pool
 from services.training.split import Queries, build_queries
 from services.training.start import Start
-from services.training.train_reranker import RerankerTexts, make_reranker, train_reranker
+from services.training.train_reranker import RerankerTexts, check_base_model, make_reranker, train_reranker
 from services.training.train_scorer import Vectors, fit_fusion, make_labels, make_scorer, train_scorer
 from services.training.train_users import Towers, make_towers, train_users
 from services.training.transfer import start_from, text_quality
@@ -112,6 +112,8 @@ class Adaptation:
         """Step 1: the language model's state and `pooled`, its states of the catalogue [N, W]."""
 
         def work(partial: Any) -> State:
+            # Not only once the other steps have been waited for.
+            check_base_model(self.settings)
             start, chosen = self.start, self.settings.item_adaptation
             replayed = self.source.dataset if self.source is not None and chosen.replay_share > 0 else None
             pooled = self._states_of(start) if start.language_model else self.frozen_states

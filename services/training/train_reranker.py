@@ -19,7 +19,7 @@ from torch import Tensor
 from services.model.reranker import Reranker
 from services.model.text import format_history
 from services.runtime.errors import SetupError
-from services.training.base_model import autocast
+from services.training.base_model import autocast, model_type
 from services.training.checkpoints import Partial, State
 from services.training.config import RerankerLoss, RerankerSettings, TrainingSettings
 from services.training.dataset import Dataset, pad_tokens, tokenise
@@ -61,13 +61,18 @@ class RerankerTexts:
         }
 
 
-def make_reranker(language_model: Any, settings: TrainingSettings) -> Reranker:
-    """A fresh re-ranker on `language_model`, with LoRA matrices. SetupError when it is not BERT-like."""
-    if getattr(language_model.config, "model_type", "") != "bert":
+def check_base_model(settings: TrainingSettings) -> None:
+    """SetupError when a re-ranker is wanted of a base model that cannot be one."""
+    kind = model_type(settings.base_model)
+    if settings.reranker.enabled and kind != "bert":
         raise SetupError(
-            f"base_model {settings.base_model}: the re-ranker needs a BERT-type encoder; choose one, or set "
-            "training.reranker.enabled to false"
+            f"base_model {settings.base_model}: the re-ranker needs a BERT-type encoder, not {kind}; choose one, or "
+            "set training.reranker.enabled to false"
         )
+
+
+def make_reranker(language_model: Any, settings: TrainingSettings) -> Reranker:
+    """A fresh re-ranker on `language_model`, which check_base_model has let pass, with LoRA matrices."""
     chosen = settings.reranker
     adapted = add_lora(language_model, chosen.lora_rank, chosen.lora_alpha, None, settings.seed)
     return Reranker(adapted.base_model.model)

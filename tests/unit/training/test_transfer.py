@@ -12,7 +12,7 @@ from services.cli.adaptations import open_adaptation
 from services.runtime.errors import SetupError
 from services.training.pipeline import Adaptation
 from services.training.progress import Reporter
-from tests.support.tiny_training import HEAD, make_base_model, make_tables
+from tests.support.tiny_training import HEAD, make_base_model, make_decoder, make_tables
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,7 @@ def adaptation(state: Path, tmp_path: Path, first: dict[str, Any], second: dict[
         "base_model": str(state / "base"), "vector_dimension": 16, "history_length": 8, "item_tokens": 16,
         "validation_queries": 40, "precision": "float32",
         "item_adaptation": {"steps": 10, "batch_pairs": 16, "lora_rank": 2}, "user_tower": {"epochs": 1, "layers": 1},
+        "reranker": {"enabled": False},
     }  # fmt: skip
     scenarios = {
         "first": {**HEAD, "training": {**common, **first}},
@@ -101,3 +102,16 @@ def test_a_circle_is_refused(state: Path, tmp_path: Path) -> None:
 def test_replay_without_a_source_is_refused(state: Path, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="replay_share has no effect without transfer_from"):
         adaptation(state, tmp_path, {"item_adaptation": {"replay_share": 0.2}}, {})
+
+
+def test_a_re_ranker_that_the_base_model_cannot_be_is_refused_at_once(state: Path, tmp_path: Path) -> None:
+    make_decoder(tmp_path / "decoder")
+    first = {"base_model": str(tmp_path / "decoder"), "transfer_from": None, "reranker": {"enabled": True}}
+    with pytest.raises(SetupError, match=r"re-ranker needs a BERT-type encoder, not llama.*reranker.enabled"):
+        _ = adaptation(state, tmp_path, {}, first).adapted
+
+
+def test_a_decoder_adapts(state: Path, tmp_path: Path) -> None:
+    make_decoder(tmp_path / "decoder")
+    adapted = adaptation(state, tmp_path, {}, {"base_model": str(tmp_path / "decoder"), "transfer_from": None}).adapted
+    assert torch.isfinite(adapted["pooled"]).all()
