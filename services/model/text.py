@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-_TAGS = re.compile(r"<[^<>]{1,200}>")
+# What browsers do not show, and tags: a "<" before anything but a name is a sign, as in "<3".
+_HIDDEN = re.compile(r"<!--.*?(-->|$)|<(style|script)\b.*?(</\2>|$)", re.DOTALL | re.IGNORECASE)
+_TAGS = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _SPACES = re.compile(r"\s+")
 # A bracket pair, or punctuation, that an empty column left behind.
 _EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]")
@@ -31,8 +33,9 @@ class ItemFields:
 
 
 def clean_text(text: str) -> str:
-    """`text` without HTML tags, entities and repeated white space."""
-    return _SPACES.sub(" ", _TAGS.sub(" ", html.unescape(text[: 4 * MAX_CHARACTERS]))).strip()
+    """`text` without HTML (tags, comments, styles, scripts, entities) and repeated white space."""
+    shown = _TAGS.sub(" ", _HIDDEN.sub(" ", html.unescape(text[: 4 * MAX_CHARACTERS])))
+    return _SPACES.sub(" ", shown).strip()
 
 
 def format_item(template: str, item: ItemFields) -> str:

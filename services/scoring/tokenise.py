@@ -29,7 +29,7 @@ class Tokeniser:
                     found[place] = next(encodings).ids
                     self._remember(texts[place], found[place])
         rows = [ids for ids in found if ids is not None]
-        width = max(map(len, rows))
+        width = max(1, *map(len, rows))
         padded = np.zeros((len(rows), width), dtype=np.int64)
         mask = np.zeros_like(padded)
         for place, ids in enumerate(rows):

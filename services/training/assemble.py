@@ -31,6 +31,7 @@ from services.runtime.bundle import (
     seal_bundle,
     set_current_version,
 )
+from services.runtime.errors import SetupError
 from services.training.calibrate import Fusion, fuse, linear, platt
 from services.training.checkpoints import State, state_key
 from services.training.dataset import tokenise
@@ -92,7 +93,7 @@ class Assembly:
         if settings.reranker.enabled:
             sample = self._rerank_sample(adaptation.validation, _INT8_QUERIES)
             path = part_path(self.repository, "reranker")
-            fusion = fuse(sample.scorer_logits, self._rerank(path, sample), sample.labels)
+            fusion = fuse(sample.scorer_logits, self._rerank(path, sample), sample.labels, sample.known)
 
             def quality(model: Path) -> float:
                 return sample.ndcg(fusion.apply(sample.scorer_logits, self._rerank(model, sample)))
@@ -171,17 +172,27 @@ class Assembly:
         if tasks.rating is not None:
             rated = interactions.ratings(tasks.rating)[validation.events]
             ratings = interactions.values[validation.events][rated]
-            state["rating"] = linear(own["rating"][rated, 0], ratings).model_dump()
+            # Without a rating to calibrate to, the output is taken for what it was trained to be: the scaled rating.
+            low, high = tasks.rating.min, tasks.rating.max
+            found = (
+                linear(own["rating"][rated, 0], ratings) if rated.any() else Calibration(scale=high - low, offset=low)
+            )
+            state["rating"] = found.model_dump()
         if settings.reranker.enabled:
             sample = self._rerank_sample(validation, settings.reranker.fusion_queries)
             click = Calibration(**state["click"])
             logits = self._rerank(part_path(self.repository, "reranker"), sample)
-            state["fusion"] = vars(fuse(click.scale * sample.scorer_logits + click.offset, logits, sample.labels))
+            scorer_logits = click.scale * sample.scorer_logits + click.offset
+            state["fusion"] = vars(fuse(scorer_logits, logits, sample.labels, sample.known))
         return state
 
     def _rerank_sample(self, queries: Queries, count: int) -> "_RerankSample":
-        """`count` of the queries that have a history, with the scorer's best items."""
-        queries = queries.take(queries.newest(1)[:, 0] >= 0).sample(count, self.settings.seed)
+        """`count` of the queries that have a history, with the scorer's best items. SetupError when none has."""
+        queries = _with_history(queries).sample(count, self.settings.seed)
+        if len(queries) == 0:
+            raise SetupError(
+                "training.reranker: nobody asked about after train has a history for it to read; set enabled to false"
+            )
         scorer = self.scorer()
         best, logits = [], []
         batches = list(queries.batches(_SCORE_BATCH))
@@ -189,11 +200,12 @@ class Assembly:
             for batch in batches:
                 scores = scorer.raw(batch)["click"]
                 items = top_items(scores, batch.unseen(), self.settings.reranker.rerank_count)
-                best.append(np.maximum(items, 0))
-                logits.append(np.where(items >= 0, np.take_along_axis(scores, np.maximum(items, 0), axis=1), -1e4))
+                best.append(items)
+                logits.append(np.take_along_axis(scores, np.maximum(items, 0), axis=1))
                 advance("")
-        candidates = np.concatenate(best)
-        return _RerankSample(queries, candidates, np.concatenate(logits), candidates == queries.targets[:, None])
+        items = np.concatenate(best)
+        labels = items == queries.targets[:, None]
+        return _RerankSample(queries, np.maximum(items, 0), np.concatenate(logits), labels, items >= 0)
 
     def _rerank(self, model: Path, sample: "_RerankSample") -> FloatArray:
         """The re-ranker's logits [Q, K]."""
@@ -235,8 +247,8 @@ class Assembly:
             "queries": evaluation.query_counts,
             "forgetting": adaptation.forgetting,
         }
-        if settings.reranker.enabled:
-            test = build_queries(dataset.interactions, dataset.split, head.tasks, "test")
+        test = _with_history(build_queries(dataset.interactions, dataset.split, head.tasks, "test"))
+        if settings.reranker.enabled and len(test):
             sample = self._rerank_sample(test, settings.reranker.evaluation_queries)
             logits = self._rerank(part_path(self.repository, "reranker"), sample)
             click = calibration["click"]
@@ -314,12 +326,18 @@ class _RerankSample:
     candidates: IntArray  # [Q, K], best first
     scorer_logits: FloatArray  # [Q, K]
     labels: BoolArray  # [Q, K]: the item that came
+    known: BoolArray  # [Q, K]: false where the user has not K items left; candidates are then any item
 
     def ndcg(self, logits: FloatArray) -> float:
         """NDCG@10 of the order by `logits` [Q, K]; an item that is not among the K counts 0."""
         told = self.labels.any(axis=1)
-        ranks = target_ranks(logits[told], self.labels[told].argmax(axis=1), np.ones_like(self.labels[told]))
+        ranks = target_ranks(logits[told], self.labels[told].argmax(axis=1), self.known[told])
         return float(rank_metrics(ranks)["ndcg@10"].sum()) / len(self.labels)
+
+
+def _with_history(queries: Queries) -> Queries:
+    """Those whose user did something before."""
+    return queries.take(queries.newest(1)[:, 0] >= 0)
 
 
 def _part_weights(weights: list[float]) -> dict[str, float]:

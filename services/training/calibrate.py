@@ -39,7 +39,7 @@ def platt(logits: FloatArray, labels: BoolArray) -> Calibration:
     targets = torch.where(torch.from_numpy(labels.ravel()), high, low).double()
     values = torch.from_numpy(logits.ravel().astype(np.float64))
     # A common size for scale and offset makes the fit well conditioned; it is undone below.
-    mean, deviation = values.mean(), values.std().clamp(min=1e-9)
+    mean, deviation = values.mean(), values.std(correction=0).clamp(min=1e-9)
     unit = (values - mean) / deviation
     share = targets.mean()
     parameters = torch.stack([torch.ones((), dtype=torch.double), torch.log(share / (1 - share))]).requires_grad_()
@@ -61,8 +61,9 @@ def linear(outputs: FloatArray, ratings: FloatArray) -> Calibration:
     return Calibration(scale=scale, offset=float(ratings.mean()) - scale * float(outputs.mean()))
 
 
-def fuse(scorer: FloatArray, reranker: FloatArray, labels: BoolArray) -> Fusion:
-    """Weights that best find the item that came among K, then a calibration of their sum. All [Q, K].
+def fuse(scorer: FloatArray, reranker: FloatArray, labels: BoolArray, known: BoolArray) -> Fusion:
+    """Weights that best find the item that came among K, then a calibration of their sum. All [Q, K]; `known` is false
+    where a query has fewer than K candidates.
 
     Queries without the item among the K tell nothing about the order, but they do about the probability. The re-ranker
     never gets a negative weight: an order that it worsens does not become better by turning it round.
@@ -73,14 +74,15 @@ def fuse(scorer: FloatArray, reranker: FloatArray, labels: BoolArray) -> Fusion:
     weights = torch.tensor([1.0, 0.1], dtype=torch.double, requires_grad=True)
 
     def loss() -> Tensor:
-        return F.cross_entropy((both @ weights)[torch.from_numpy(told)], targets)
+        logits = (both @ weights).masked_fill(torch.from_numpy(~known), float("-inf"))
+        return F.cross_entropy(logits[torch.from_numpy(told)], targets)
 
     if told.any():
         _minimise(weights, loss)
     first, second = weights.detach().tolist()
     if second <= 0:
         first, second = 1.0, 0.0
-    calibration = platt((first * scorer + second * reranker).astype(np.float32), labels)
+    calibration = platt((first * scorer + second * reranker).astype(np.float32)[known], labels[known])
     return Fusion(first * calibration.scale, second * calibration.scale, calibration.offset)
 
 

@@ -156,7 +156,8 @@ def tokenise(tokenizer: Tokenizer, texts: list[str], length: int) -> list[list[i
 
 def pad_tokens(token_ids: list[list[int]]) -> tuple[IntArray, IntArray]:
     """Ids and mask [B, T] of texts, padded on the right to the longest."""
-    width = max(len(ids) for ids in token_ids)
+    # Decoders' tokenizers leave nothing of an empty text: at least one place, masked, keeps the shapes whole.
+    width = max(1, *(len(ids) for ids in token_ids))
     padded = np.zeros((len(token_ids), width), dtype=np.int64)
     mask = np.zeros_like(padded)
     for row, ids in enumerate(token_ids):

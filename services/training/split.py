@@ -33,6 +33,7 @@ LEAVE_LAST_OUT: Protocol = "leave-last-out"
 
 COLD_EVENTS = 5
 """Items with fewer click-task events in train, and users with fewer events in train, are cold."""
+_UNSEEN_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -233,10 +234,31 @@ def leave_last_out(interactions: Interactions, tasks: TasksSettings) -> tuple[In
 def make_split(
     interactions: Interactions, tasks: TasksSettings, protocol: Protocol = TEMPORAL
 ) -> tuple[Interactions, Split]:
-    """The interactions in the protocol's order, and where it cuts them. SetupError when they cannot be cut."""
+    """The interactions in the protocol's order, and where it cuts them. SetupError when they cannot be cut, or when a
+    period then holds nothing to learn from, to tune on or to measure on."""
     if protocol == LEAVE_LAST_OUT:
-        return leave_last_out(interactions, tasks)
-    return interactions, temporal_split(interactions, tasks)
+        interactions, split = leave_last_out(interactions, tasks)
+    else:
+        split = temporal_split(interactions, tasks)
+    _check_periods(interactions, split, tasks)
+    return interactions, split
+
+
+def _check_periods(interactions: Interactions, split: Split, tasks: TasksSettings) -> None:
+    kinds = ", ".join(tasks.click.events)
+    asked = _first_clicks(interactions, tasks)
+    if not (asked & (interactions.places > interactions.user_starts[interactions.users]))[split.period("train")].any():
+        raise SetupError(
+            f"events: nobody in train had two items, the later by {kinds}, so nothing tells which items go together; "
+            "import more events per user, or name other kinds in tasks.click.events"
+        )
+    names: tuple[tuple[Period, str], ...] = (("valid", "validation"), ("test", "test"))
+    for period, name in names:
+        if not asked[split.period(period)].any():
+            raise SetupError(
+                f"events: in the {name} period nobody had an item for the first time by {kinds}, so there is nothing "
+                "to measure on; import events of a longer time, or name other kinds in tasks.click.events"
+            )
 
 
 def _split(
@@ -328,9 +350,11 @@ class Queries:
 
     def unseen(self) -> BoolArray:
         """[Q, N]: the answer set of each query: every item that its user has not had."""
-        rows, items = self.history_lists(None)
         unseen = np.ones((len(self), len(self.interactions.item_ids)), dtype=np.bool_)
-        unseen[rows, items] = False
+        # Some queries at a time: histories of tens of thousands of events are long lists.
+        for start in range(0, len(self), _UNSEEN_BATCH):
+            rows, items = self.take(slice(start, start + _UNSEEN_BATCH)).history_lists(None)
+            unseen[start + rows, items] = False
         return unseen
 
 

@@ -103,6 +103,8 @@ def train_users(
     towers = make_towers(dataset, settings, adapted)
     tower = settings.user_tower
     windows = train_windows(dataset, settings.history_length)
+    # Without a target after another event a window teaches nothing, and a batch of such would have no mean loss.
+    windows = windows[((windows[:, :-1] >= 0) & clicks[windows[:, 1:]]).any(axis=1)]
     inputs = histories_at(dataset, windows[:, :-1])
     coming = windows[:, 1:]
     counts = (coming >= 0) & clicks[coming] & (inputs.items >= 0)

@@ -12,7 +12,6 @@ from services.runtime.messages import (
     MAX_TITLE,
 )
 
-_COMMENT = re.compile(r"<!--.*?(-->|$)|<(style|script)\b.*?(</\2>|$)", re.DOTALL | re.IGNORECASE)
 _BRAND_PAGE = re.compile(r"\AVisit Amazon's (.+) Page\Z")
 _LIST_SEPARATOR = re.compile(r"""(?<=['"]),\s+(?=['"])""")
 _PRICE = re.compile(r"\A[$£€]?\s*(\d{1,3}(?:,\d{3})*|\d+)(\.\d+)?\Z")
@@ -21,8 +20,7 @@ _PRICE = re.compile(r"\A[$£€]?\s*(\d{1,3}(?:,\d{3})*|\d+)(\.\d+)?\Z")
 def plain(value: Any) -> str:
     """A string, or a list of strings in reading order, as one text without HTML; empty for anything else."""
     parts = value if isinstance(value, list) else [value]
-    joined = " ".join(part for part in parts if isinstance(part, str))
-    return clean_text(_COMMENT.sub(" ", joined))
+    return clean_text(" ".join(part for part in parts if isinstance(part, str)))
 
 
 def title_of(value: Any) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from services.runtime.errors import SetupError
 from services.runtime.scenario import EVENT_NUMBERS, RatingSettings, TaskSettings, TasksSettings
+from services.training import split as split_module
 from services.training.split import (
     LEAVE_LAST_OUT,
     Interactions,
@@ -212,3 +213,28 @@ def test_head_items_are_the_fewest_that_have_half_of_the_events():
     rows = [(0, 0, t) for t in range(30)] + [(0, 1, t) for t in range(30, 60)] + [(0, 2, t) for t in range(60, 80)]
     split = temporal_split(interactions(rows + [(0, 3, t) for t in range(80, 100)]), TASKS)
     assert split.head_items.tolist() == [True, True] + [False] * 4
+
+
+def test_answer_sets_of_more_queries_than_are_made_at_once(monkeypatch):
+    monkeypatch.setattr(split_module, "_UNSEEN_BATCH", 3)
+    data = interactions([(user, item, 10 * item + user) for user in range(4) for item in range(6)])
+    queries = build_queries(data, temporal_split(data, TASKS), TASKS, "train")
+    assert len(queries) > 6
+    for row, unseen in enumerate(queries.unseen()):
+        assert set(np.flatnonzero(~unseen)) == set(data.items[queries.history(row)])
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([(user, 0, user) for user in range(20)], "nobody in train had two items"),
+        (
+            [(user, item, item) for user in range(4) for item in (0, 1, 0, 1)] + [(0, 0, t) for t in range(5, 9)],
+            "valid",
+        ),
+        ([(0, item, item) for item in range(18)] + [(0, 1, 20), (0, 1, 21)], "in the test period nobody"),
+    ],
+)
+def test_periods_with_nothing_to_learn_or_measure(rows, problem):
+    with pytest.raises(SetupError, match=problem):
+        make_split(interactions(rows), TASKS)
