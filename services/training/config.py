@@ -247,7 +247,7 @@ class ScorerSettings(Settings):
     """Share of activations dropped in training."""
     fusion_queries: int = Field(default=3000, ge=10)
     """Validation queries on which the weights of its parts are fitted."""
-    cold_price: float = Field(default=0.01, ge=0, le=1)
+    cold_price: float = Field(default=0.04, ge=0, le=1)
     """Share of NDCG@10 on validation that may be given up so that items with few events are shown."""
 
 

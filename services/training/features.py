@@ -16,6 +16,7 @@ from services.model.collaborative import (
     HISTORY_FEATURES,
     ItemColumns,
     ItemWeights,
+    compress,
     decayed_event_counts,
     dense_features,
     event_counts,
@@ -55,11 +56,14 @@ class FeatureTables:
         """Features of every item for each query: [Q, N, F], in the order of FEATURES."""
         item_count = len(self.columns.train_event_count)
         histories = {
-            name: (decayed_history(queries, self.decays[name], self.history_length) @ _sparse(weights)).toarray()
+            name: compress((self._history(queries, name) @ _sparse(weights)).toarray())
             for name, weights in self.weights.items()
         }
         everything = np.broadcast_to(np.arange(item_count), (len(queries), item_count))
         return dense_features(FEATURES, histories, self.columns, everything)
+
+    def _history(self, queries: Queries, name: str) -> csr_matrix:
+        return decayed_history(queries, self.decays[name], self.history_length)
 
     def state(self) -> State:
         """As tensors, to be kept."""

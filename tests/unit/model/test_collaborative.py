@@ -9,6 +9,7 @@ from services.model.collaborative import (
     FEATURES,
     ItemColumns,
     ItemWeights,
+    compress,
     decayed_event_counts,
     dense_features,
     event_counts,
@@ -31,7 +32,16 @@ def test_scores_are_the_decayed_sum_of_the_rows(history, decay):
         expected = decay * expected + (DENSE[item] if item >= 0 else 0)
     scores = history_scores(sparse(DENSE), np.array(history, dtype=np.int64), decay)
     assert scores.dtype == np.float32
-    assert scores == pytest.approx(expected, abs=1e-6)
+    assert scores == pytest.approx(compress(expected), abs=1e-6)
+
+
+def test_compression_is_relative_and_keeps_the_order():
+    scores = np.array([[0, 1, -2, 400], [0, 0, 0, 0]], np.float32)
+    relative = compress(scores)
+    assert np.argsort(relative[0]).tolist() == np.argsort(scores[0]).tolist()
+    assert relative[0] == pytest.approx(compress(7 * scores)[0], rel=1e-5)
+    assert relative[1].tolist() == [0, 0, 0, 0]
+    assert compress(scores[0]).tolist() == relative[0].tolist()
 
 
 def test_weights_survive_saving(tmp_path):
