@@ -49,7 +49,7 @@ def test_cold_items_have_the_vector_of_their_text() -> None:
     projection = ItemProjection(12, D)
     table = ItemTable(projection, torch.tensor([1.0, 0.0]), D, id_dropout=0.5).eval()
     pooled = torch.randn(2, 12)
-    vectors, texts = table(pooled), projection(pooled)
+    vectors, texts = table(pooled, torch.arange(2)), projection(pooled)
     assert torch.allclose(vectors[1], texts[1], atol=1e-6)
     assert not torch.allclose(vectors[0], texts[0], atol=1e-3)
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(2))
