@@ -33,7 +33,7 @@ from services.training.pretrain import pretrain
 from services.training.progress import Reporter
 from services.training.requests import Requests
 from services.training.reranker_candidates import NegativePool, make_pool
-from services.training.split import Queries, build_queries
+from services.training.split import Queries, build_queries, first_clicks
 from services.training.start import Start
 from services.training.train_reranker import RerankerTexts, check_base_model, make_reranker, train_reranker
 from services.training.train_scorer import Vectors, fit_fusion, make_labels, make_scorer, train_scorer
@@ -204,7 +204,7 @@ class Adaptation:
             raise SetupError("training.user_tower.loss squared_error: the scenario has no tasks.rating; define it")
 
         def work(partial: Partial) -> State:
-            clicks = self.dataset.interactions.positives(self.tasks.click)
+            clicks = first_clicks(self.dataset.interactions, self.tasks)
             interest = make_labels(self.dataset, self.tasks).rating
             return train_users(
                 self.dataset, clicks, interest, self.validation, self.settings, self.adapted, partial, self.reporter

@@ -216,7 +216,7 @@ def leave_last_out(interactions: Interactions, tasks: TasksSettings) -> tuple[In
     back ordered by period. SetupError when nobody has three.
     """
     places = interactions.places - interactions.user_starts[interactions.users]
-    queries = interactions.by_user[_first_clicks(interactions, tasks)[interactions.by_user]]
+    queries = interactions.by_user[first_clicks(interactions, tasks)[interactions.by_user]]
     counts = np.bincount(interactions.users[queries], minlength=len(interactions.user_ids))
     ends, enough = np.cumsum(counts), np.flatnonzero(counts >= 3)
     if len(enough) == 0:
@@ -246,7 +246,7 @@ def make_split(
 
 def _check_periods(interactions: Interactions, split: Split, tasks: TasksSettings) -> None:
     kinds = ", ".join(tasks.click.events)
-    asked = _first_clicks(interactions, tasks)
+    asked = first_clicks(interactions, tasks)
     if not (asked & (interactions.places > interactions.user_starts[interactions.users]))[split.period("train")].any():
         raise SetupError(
             f"events: nobody in train had two items, the later by {kinds}, so nothing tells which items go together; "
@@ -364,11 +364,11 @@ def build_queries(interactions: Interactions, split: Split, tasks: TasksSettings
     By leave-last-out that is one per user in validation and in test.
     """
     span = split.period(period)
-    return Queries(interactions, np.flatnonzero(_first_clicks(interactions, tasks)[span]) + span.start)
+    return Queries(interactions, np.flatnonzero(first_clicks(interactions, tasks)[span]) + span.start)
 
 
-def _first_clicks(interactions: Interactions, tasks: TasksSettings) -> BoolArray:
-    """[E]: whether the event counts for the click task and is its user's first on its item."""
+def first_clicks(interactions: Interactions, tasks: TasksSettings) -> BoolArray:
+    """[E]: whether the event counts for the click task and is its user's first on its item, as an answer must be."""
     keys = interactions.users * len(interactions.item_ids) + interactions.items
     first = np.zeros(len(keys), dtype=np.bool_)
     first[np.unique(keys, return_index=True)[1]] = True

@@ -98,8 +98,11 @@ def train_users(
     dataset: Dataset, clicks: npt.NDArray[np.bool_], interest: FloatArray, validation: Queries,
     settings: TrainingSettings, adapted: State, partial: Partial, reporter: Reporter,
 ) -> State:  # fmt: skip
-    """The towers' trained state. clicks [E]: events that count as targets; interest [E]: ratings brought to 0 to 1, NaN
-    where there is none, which squared_error alone reads."""
+    """The towers' trained state.
+
+    clicks [E]: events that count as targets; those on what a user has had already should not, since nobody is
+    recommended that. interest [E]: ratings brought to 0 to 1, NaN where there is none; squared_error alone reads it.
+    """
     towers = make_towers(dataset, settings, adapted)
     tower = settings.user_tower
     windows = train_windows(dataset, settings.history_length)
