@@ -228,6 +228,10 @@ class CollaborativeSettings(Settings):
     """Age at which an event counts half for recent_popularity."""
 
 
+TaskName = Literal["click", "conversion", "rating"]
+TaskWeights = Literal["uncertainty"] | dict[TaskName, Annotated[float, Field(ge=0)]]
+
+
 class ScorerSettings(Settings):
     """The multi-task scorer."""
 
@@ -245,6 +249,8 @@ class ScorerSettings(Settings):
     """Highest learning rate."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of activations dropped in training."""
+    task_weights: TaskWeights = Field(default_factory=dict)
+    """Weights of the tasks' losses, 1 for those not named; "uncertainty": learned (Kendall, Gal and Cipolla, 2018)."""
     fusion_queries: int = Field(default=3000, ge=10)
     """Validation queries on which the weights of its parts are fitted."""
     cold_price: float = Field(default=0.04, ge=0, le=1)

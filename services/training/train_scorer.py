@@ -8,19 +8,18 @@ Axes: M training positions, Q queries, N items, C candidates, L history length, 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
 from services.runtime.scenario import TasksSettings
 from services.training.checkpoints import Partial, State
-from services.training.config import TrainingSettings
+from services.training.config import TaskName, TrainingSettings
 from services.training.dataset import Dataset, query_histories
 from services.training.distributed import device, in_shares, place
 from services.training.loop import Plan, train
@@ -28,17 +27,15 @@ from services.training.metrics import rank_metrics, target_ranks
 from services.training.progress import Reporter
 from services.training.requests import Requests
 from services.training.split import COLD_EVENTS, Queries
+from services.training.task_weights import TaskLosses
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-TaskName = Literal["click", "conversion", "rating"]
 _BATCH = 64
 _MOST_FUSION_ITEMS = 2_000
 _RIDGE = 1e-4
 _MOST_COLD_WEIGHT = 8.0
 _COLD_STEP = 0.1
-# Rating and conversion errors are of another size than the listwise loss; equal shares keep either from taking over.
-_VALUE_WEIGHT = 1.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +99,7 @@ def train_scorer(
     """The parts' trained state. train_queries: one per training position, with user_vectors [M, D] before it."""
     scorer = make_scorer(settings, tasks)
     chosen = settings.scorer
+    task_losses = TaskLosses(tuple(task_names(tasks)), chosen.task_weights)
     histories = query_histories(dataset, train_queries, settings.history_length)
     train_clicks = np.flatnonzero(dataset.interactions.positives(tasks.click)[: dataset.split.train_end])
     seen = np.unique(dataset.interactions.items[train_clicks])
@@ -134,15 +132,19 @@ def train_scorer(
         logits = in_shares(logits_of, np.arange(len(rows)))
         wrong = place(candidates[:, 1:] == targets[rows][:, None])
         logits = torch.cat([logits[:, :1], logits[:, 1:].masked_fill(wrong, float("-inf"))], dim=1)
-        loss = F.cross_entropy(logits, torch.zeros(len(rows), dtype=torch.long, device=device()))
-        if len(scorer.tasks) == 1:
-            return loss
-        own = item_vectors[place(targets[rows])[:, None]]
-        values = scorer.values(user_vectors[rows].to(device()), *history(rows), own)[:, 0]
-        return loss + _VALUE_WEIGHT * _value_loss(values, labels, events[rows])
+        losses: dict[TaskName, Tensor] = {
+            "click": F.cross_entropy(logits, torch.zeros(len(rows), dtype=torch.long, device=device()))
+        }
+        if len(scorer.tasks) > 1:
+            own = item_vectors[place(targets[rows])[:, None]]
+            values = scorer.values(user_vectors[rows].to(device()), *history(rows), own)[:, 0]
+            losses |= _value_losses(values, labels, events[rows])
+        total: Tensor = task_losses(losses)
+        return total
 
     plan = Plan("scorer", chosen.epochs, steps, chosen.learning_rate)
-    return train(scorer, plan, batches, loss_of, partial, reporter)
+    train(nn.ModuleList([scorer, task_losses]), plan, batches, loss_of, partial, reporter)
+    return dict(scorer.state_dict())
 
 
 def fit_fusion(scorer: Scorer, queries: Queries, requests: Requests, cold_price: float, reporter: Reporter) -> None:
@@ -226,14 +228,14 @@ def _most_likely_weights(start: Tensor, sample: _FusionSample) -> Tensor:
     return weights.detach()
 
 
-def _value_loss(values: Tensor, labels: Labels, events: IntArray) -> Tensor:
-    """Cross-entropy of conversion and squared error of the scaled rating, over the events that have them."""
+def _value_losses(values: Tensor, labels: Labels, events: IntArray) -> dict[TaskName, Tensor]:
+    """Cross-entropy of conversion and squared error of the scaled rating, over those of the events that have them."""
     conversion, rating = place(labels.conversion[events]), place(labels.rating[events])
-    loss = values.sum() * 0.0
+    losses: dict[TaskName, Tensor] = {}
     known = torch.isfinite(conversion)
     if known.any():
-        loss = loss + F.binary_cross_entropy_with_logits(values[known, 0], conversion[known])
+        losses["conversion"] = F.binary_cross_entropy_with_logits(values[known, 0], conversion[known])
     known = torch.isfinite(rating)
     if known.any():
-        loss = loss + F.mse_loss(values[known, 1], rating[known])
-    return loss
+        losses["rating"] = F.mse_loss(values[known, 1], rating[known])
+    return losses
