@@ -8,7 +8,7 @@ ONCE ?=
 PROTOS := $(shell find protos -name '*.proto')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all proto lint format bench evaluate lock clean
+.PHONY: help setup run test test-all proto lint format bench evaluate sequential lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt tools/setup-venv.sh
 
 .venv-triton/.installed: deploy/triton/install.sh deploy/triton/requirements.txt
 	bash deploy/triton/install.sh .venv-triton
+	touch $@
+
+sequential: .venv-sequential/.installed ## Make the environment of the sequential baselines, for `recmesh evaluate --sequential`.
+
+.venv-sequential/.installed: services/training/sequential/install.sh services/training/sequential/requirements.txt
+	bash services/training/sequential/install.sh .venv-sequential
 	touch $@
 
 run: setup ## Real data, an adapted model, all services up, a recommendation, a click, the next recommendation. ONCE=1 exits.
@@ -56,5 +62,5 @@ lock: setup ## Write constraints.txt from what is installed.
 	bash tools/lock.sh $(BIN) > constraints.tmp && mv constraints.tmp constraints.txt
 
 clean: ## Remove environments and caches. The state folder stays.
-	rm -rf $(VENV) .venv-triton .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-triton .venv-sequential .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -19,8 +19,8 @@ from services.runtime.bundle import Bundle, open_current_bundle
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
 from services.training.base_model import find_fetched_in
-from services.training.baselines import BASELINES, BaselineSet, Method
-from services.training.checkpoints import Checkpoints
+from services.training.baselines import BASELINES, BaselineSet, Method, Tuned
+from services.training.checkpoints import Checkpoints, KeyedCheckpoints
 from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, event_gaps, load_dataset
 from services.training.evaluate import LabelledMethod, compare
@@ -30,6 +30,8 @@ from services.training.full_model import bundle_texts, open_full_model
 from services.training.pipeline import Adaptation
 from services.training.progress import Reporter
 from services.training.robustness import RobustnessRow
+from services.training.sequential.exchange import interpreter
+from services.training.sequential.models import SEQUENTIAL, fit_sequential
 from services.training.split import TEMPORAL, Protocol
 from services.training.trained_model import TrainedModel
 
@@ -68,6 +70,12 @@ def evaluate(
     baselines: Annotated[
         BaselineSet, typer.Option("--baselines", help="quick: those that take seconds; all: iALS and BPR too.")
     ] = "all",
+    sequential: Annotated[
+        bool,
+        typer.Option(
+            "--sequential", help="Also SASRec, BERT4Rec and HSTU, in an environment of their own (`make sequential`)."
+        ),
+    ] = False,
     pair: Annotated[
         tuple[str, str] | None, typer.Option("--compare", help="Two methods to compare on every slice.")
     ] = None,
@@ -78,7 +86,7 @@ def evaluate(
     """Compare a scenario's model with its baselines, over all items."""
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise SetupError(f"--json {json_file}: there is no folder {json_file.absolute().parent}; make it first")
-    options = Options(protocol, baselines, events, rerank, shuffle_ties, pair, robustness)
+    options = Options(protocol, baselines, events, rerank, shuffle_ties, sequential, pair, robustness)
     report = run(scenario, scenario_file, StateFolder(state), options, Reporter(Console(stderr=True)))
     console = Console()
     console = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
@@ -102,6 +110,7 @@ class Options:
     events: int | None = None
     rerank: int = 0
     shuffle_ties: bool = False
+    sequential: bool = False
     pair: tuple[str, str] | None = None
     robustness: bool = False
 
@@ -112,7 +121,10 @@ class Options:
         }  # fmt: skip
         for name in (name for name, chosen in of_the_bundle.items() if chosen and self.protocol != TEMPORAL):
             raise SetupError(f"{name} works on the current bundle; leave it out or use --protocol {TEMPORAL}")
-        methods = (*BASELINES[self.baselines], FULL)
+        if self.sequential:
+            # A missing environment is told before minutes are spent.
+            interpreter()
+        methods = (*BASELINES[self.baselines], *(SEQUENTIAL if self.sequential else ()), FULL)
         for name in self.pair or ():
             if name not in methods:
                 raise SetupError(f"--compare {name}: is not evaluated; choose two of {', '.join(methods)}")
@@ -152,6 +164,18 @@ def run(name: str, files: list[Path] | None, folders: StateFolder, options: Opti
         adaptation = open_adaptation(name, files, folders.root, reporter, protocol=options.protocol)
         full = TrainedModel(adaptation)
     dataset, settings = adaptation.dataset, adaptation.settings
+    more: list[Tuned[Method]] = []
+    if options.sequential:
+        more += fit_sequential(
+            dataset.interactions,
+            dataset.split,
+            adaptation.tasks,
+            KeyedCheckpoints(adaptation.checkpoints.folder / "sequential"),
+            reporter,
+            events=options.events,
+            threads=settings.threads,
+            seed=settings.seed,
+        )
     found = compare(
         full,
         dataset.interactions,
@@ -164,6 +188,7 @@ def run(name: str, files: list[Path] | None, folders: StateFolder, options: Opti
         seed=settings.seed,
         events=options.events,
         labelled=labelled,
+        more=more,
     )
     split = {
         **dataset.split.facts(),

@@ -159,6 +159,12 @@ def test_leave_last_out_trains_for_its_split(state, monkeypatch, capsys):
     assert "trained for this split" in capsys.readouterr().out
 
 
+def test_sequential_baselines_need_their_environment(state, monkeypatch):
+    monkeypatch.setenv("RECMESH_SEQUENTIAL_PYTHON", str(state / "python"))
+    with pytest.raises(SetupError, match="make sequential"):
+        run(state, sequential=True)
+
+
 @pytest.mark.parametrize("option", [{"rerank": 3}, {"shuffle_ties": True}])
 def test_what_needs_the_bundle_is_refused_without_it(state, option):
     with pytest.raises(SetupError, match=f"--{next(iter(option)).replace('_', '-')} works on the current bundle"):
