@@ -110,9 +110,13 @@ def test_a_failing_worker_is_told_by_its_last_words(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SEQUENTIAL)
-@pytest.mark.parametrize("setting", [SETTINGS[0], SETTINGS[2]])
-def test_the_library_learns_the_next_item(name, setting):
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("name", "negatives", "least"),
+    # Of the eight items that a user has not had, the next one is found by chance in one of eight.
+    [("sasrec", None, 0.5), ("bert4rec", None, 0.5), ("hstu", None, 0.5), ("sasrec", 16, 0.25)],
+)
+def test_the_library_learns_the_next_item(name, negatives, least):
     try:
         exchange.interpreter()
     except SetupError as missing:
@@ -120,15 +124,17 @@ def test_the_library_learns_the_next_item(name, setting):
     data = cycle_data()
     split = temporal_split(data, TASKS)
     test = build_queries(data, split, TASKS, "test")
-    # The first of them has no history.
+    # The first query has no history.
     asked = Queries(data, np.concatenate([[data.by_user[0]], test.events]))
     arrays = models.exchange_arrays(build_queries(data, split, TASKS, "train").events, asked, 8)
-    settings = models.worker_settings(name, {**setting, "history_events": 8}, 20, threads=1, seed=1)
-    short = {**settings, "epochs": 30, "batch_size": 8, "dropout": 0.0}
-    found, again = exchange.run_worker(arrays, short), exchange.run_worker(arrays, short)
-    for part, values in found.items():
-        assert (values == again[part]).all(), part
+    setting = {"history_events": 8, "gbce_negatives": negatives}
+    settings = models.worker_settings(name, setting, 20, threads=1, seed=1)
+    short = {**settings, "epochs": 15, "batch_size": 8, "dropout": 0.0, "learning_rate": 0.01}
+    found = exchange.run_worker(arrays, short)
     assert not found["query_vectors"][0].any()
     model = SequentialModel(name, asked.events, found["query_vectors"], found["item_vectors"], found["known"])
     scores = np.where(test.unseen(), model.scores(test), -np.inf)
-    assert (scores.argmax(axis=1) == test.targets).mean() > 0.5
+    assert (scores.argmax(axis=1) == test.targets).mean() >= least
+    if negatives is not None:
+        again = exchange.run_worker(arrays, short)
+        assert all((values == again[part]).all() for part, values in found.items())
