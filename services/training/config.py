@@ -251,9 +251,9 @@ class ScorerSettings(Settings):
     """Share of activations dropped in training."""
     task_weights: TaskWeights = Field(default_factory=dict)
     """Weights of the tasks' losses, 1 for those not named; "uncertainty": learned (Kendall, Gal and Cipolla, 2018)."""
-    fusion_queries: int = Field(default=3000, ge=10)
+    fusion_queries: int = Field(default=5000, ge=10)
     """Validation queries on which the weights of its parts are fitted."""
-    cold_price: float = Field(default=0.04, ge=0, le=1)
+    cold_price: float = Field(default=0.02, ge=0, le=1)
     """Share of NDCG@10 on validation that may be given up so that items with few events are shown."""
 
 
