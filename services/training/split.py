@@ -211,10 +211,17 @@ def temporal_split(
 def leave_last_out(interactions: Interactions, tasks: TasksSettings) -> tuple[Interactions, Split]:
     """Each user's last query event (`build_queries`) begins their test period, the one before it their validation.
 
+    A user's events of equal time are ordered by item id (a shorter one first, so that numbers are in order), as published
+    tables have them: half of MovieLens-100K's events share their time with another, and popularity finds 5.0 % of the
+    last items so, but 8.7 % in random order.
+
     Users with fewer than three of them are all train. Train events of some are later than test events of others: models
     know the future, which is why this protocol only serves comparison with published tables. The interactions come
     back ordered by period. SetupError when nobody has three.
     """
+    ids = np.array(interactions.item_ids)
+    rank = np.argsort(np.lexsort((ids, np.strings.str_len(ids))))
+    interactions = interactions.take(np.lexsort((rank[interactions.items], interactions.times_ms)))
     places = interactions.places - interactions.user_starts[interactions.users]
     queries = interactions.by_user[first_clicks(interactions, tasks)[interactions.by_user]]
     counts = np.bincount(interactions.users[queries], minlength=len(interactions.user_ids))

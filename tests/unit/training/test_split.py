@@ -1,5 +1,6 @@
 """The temporal split leaks nothing, and queries ask what they say they ask."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -186,7 +187,7 @@ def test_leave_last_out_needs_someone_with_three_items():
 
 
 @given(ROWS)
-def test_leave_last_out_keeps_every_event_and_every_order(rows):
+def test_leave_last_out_keeps_every_event_in_order_of_time_and_item(rows):
     before = interactions(rows)
     try:
         data, split = make_split(before, TASKS, LEAVE_LAST_OUT)
@@ -194,7 +195,8 @@ def test_leave_last_out_keeps_every_event_and_every_order(rows):
         return
     assert sorted(zip(data.users, data.items, data.times_ms, strict=True)) == sorted(rows)
     for user in range(4):
-        assert data.items[data.user_events(user)].tolist() == before.items[before.user_events(user)].tolist()
+        own = sorted((time, item) for owner, item, time in rows if owner == user)
+        assert data.items[data.user_events(user)].tolist() == [item for _, item in own]
     firsts = [len(set(before.items[before.user_events(user)])) for user in range(4)]
     for period in ("valid", "test"):
         queries = build_queries(data, split, TASKS, period)
@@ -238,3 +240,9 @@ def test_answer_sets_of_more_queries_than_are_made_at_once(monkeypatch):
 def test_periods_with_nothing_to_learn_or_measure(rows, problem):
     with pytest.raises(SetupError, match=problem):
         make_split(interactions(rows), TASKS)
+
+
+def test_leave_last_out_orders_equal_times_by_item_id_as_numbers():
+    data = replace(interactions([(0, item, 7) for item in range(4)], items=4), item_ids=["10", "9", "100", "2"])
+    moved, _ = leave_last_out(data, TASKS)
+    assert [moved.item_ids[item] for item in moved.items] == ["2", "9", "10", "100"]
