@@ -211,9 +211,9 @@ def temporal_split(
 def leave_last_out(interactions: Interactions, tasks: TasksSettings) -> tuple[Interactions, Split]:
     """Each user's last query event (`build_queries`) begins their test period, the one before it their validation.
 
-    A user's events of equal time are ordered by item id (a shorter one first, so that numbers are in order), as published
-    tables have them: half of MovieLens-100K's events share their time with another, and popularity finds 5.0 % of the
-    last items so, but 8.7 % in random order.
+    A user's events of equal time are ordered by item id (a shorter one first, so that numbers are in order), as
+    published tables have them: half of MovieLens-100K's events share their time with another, and popularity finds
+    5.0 % of the last items so, but 8.7 % in random order.
 
     Users with fewer than three of them are all train. Train events of some are later than test events of others: models
     know the future, which is why this protocol only serves comparison with published tables. The interactions come
