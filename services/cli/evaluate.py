@@ -11,11 +11,24 @@ from rich.console import Console
 
 from services.cli.adaptations import open_adaptation
 from services.cli.evaluation_tables import machine, pair_lines, print_report
-from services.cli.options import DEFAULT_STATE, StateOption
+from services.cli.options import DEFAULT_STATE, StateOption, open_console
+from services.cli.report.page import html_report, reliability_diagrams
 from services.cli.robustness import attack_texts, robustness_table
 from services.cli.scenarios import named_scenario
 from services.cli.state import StateFolder
-from services.runtime.bundle import Bundle, open_current_bundle
+from services.cli.studies import (
+    NOTHING,
+    AblateOption,
+    FewShotOption,
+    Studies,
+    TransferOption,
+    VariantsOption,
+    Wanted,
+    parse_wanted,
+    print_studies,
+    run_studies,
+)
+from services.runtime.bundle import Bundle, Manifest, open_current_bundle
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
 from services.training.base_model import find_fetched_in
@@ -29,14 +42,13 @@ from services.training.exported import FullModel
 from services.training.full_model import bundle_texts, open_full_model
 from services.training.pipeline import Adaptation
 from services.training.progress import Reporter
+from services.training.reliability import Reliability
 from services.training.robustness import RobustnessRow
 from services.training.sequential.exchange import interpreter
 from services.training.sequential.models import SEQUENTIAL, fit_sequential
 from services.training.split import TEMPORAL, Protocol
 from services.training.trained_model import TrainedModel
 
-# Without a terminal rich assumes 80 columns and would break lines there.
-_PLAIN_WIDTH = 120
 _TIE_SEED = 1
 
 
@@ -82,19 +94,31 @@ def evaluate(
     robustness: Annotated[
         bool, typer.Option("--robustness", help="Measure, too, what attacks on the items' texts cost.")
     ] = False,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page with plots to this file.")] = None,
+    with_ablation: AblateOption = False,
+    variants: VariantsOption = None,
+    few_shot: FewShotOption = None,
+    transfer_from: TransferOption = None,
 ) -> None:
     """Compare a scenario's model with its baselines, over all items."""
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise SetupError(f"--json {json_file}: there is no folder {json_file.absolute().parent}; make it first")
-    options = Options(protocol, baselines, events, rerank, shuffle_ties, sequential, pair, robustness)
-    report = run(scenario, scenario_file, StateFolder(state), options, Reporter(Console(stderr=True)))
-    console = Console()
-    console = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
-    print_report(
-        console, f"{scenario} · {report.model_version or 'trained for this split'}", report.split, report.found
+    for option, file in (("--json", json_file), ("--html", html_file)):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise SetupError(f"{option} {file}: there is no folder {file.absolute().parent}; make it first")
+    wanted = parse_wanted(with_ablation, variants, few_shot, transfer_from)
+    options = Options(
+        protocol, baselines, events, rerank, shuffle_ties, sequential, pair, robustness, html_file is not None, wanted
     )
+    report = run(scenario, scenario_file, StateFolder(state), options, Reporter(Console(stderr=True)))
+    console = open_console()
+    made = "trained for this split" if report.manifest is None else report.manifest.model_version
+    print_report(console, f"{scenario} · {made}", report.split, report.found)
     if report.robustness:
         console.print(robustness_table(report.robustness))
+    print_studies(console, report.studies)
+    if html_file is not None and report.manifest is not None:
+        html_file.write_text(
+            html_report(report.manifest, report.split, report.found, report.studies, report.reliability)
+        )
     if json_file is not None:
         json_file.write_text(json.dumps(document(report), indent=2, allow_nan=False) + "\n")
     for line in pair_lines(report.found, *pair) if pair is not None else []:
@@ -113,14 +137,19 @@ class Options:
     sequential: bool = False
     pair: tuple[str, str] | None = None
     robustness: bool = False
+    html: bool = False
+    studies: Wanted = NOTHING
 
     def __post_init__(self) -> None:
         """SetupError for options that do not go together."""
         of_the_bundle = {
-            "--rerank": self.rerank, "--shuffle-ties": self.shuffle_ties, "--robustness": self.robustness
+            "--rerank": self.rerank, "--shuffle-ties": self.shuffle_ties, "--robustness": self.robustness,
+            "--html": self.html, "--ablate or --few-shot": self.studies,
         }  # fmt: skip
         for name in (name for name, chosen in of_the_bundle.items() if chosen and self.protocol != TEMPORAL):
             raise SetupError(f"{name} works on the current bundle; leave it out or use --protocol {TEMPORAL}")
+        if self.shuffle_ties and self.studies:
+            raise SetupError("--shuffle-ties works on the current bundle; leave it out with --ablate and --few-shot")
         if self.sequential:
             # A missing environment is told before minutes are spent.
             interpreter()
@@ -137,10 +166,12 @@ class Report:
     """What one command found."""
 
     scenario: str
-    model_version: str | None  # None: no bundle, a model trained for the split
+    manifest: Manifest | None  # None: no bundle, a model trained for the split
     split: dict[str, Any]
     found: Evaluation
     robustness: list[RobustnessRow]
+    reliability: list[Reliability]  # empty unless a page is wanted
+    studies: Studies
 
 
 def run(name: str, files: list[Path] | None, folders: StateFolder, options: Options, reporter: Reporter) -> Report:
@@ -148,13 +179,14 @@ def run(name: str, files: list[Path] | None, folders: StateFolder, options: Opti
     find_fetched_in(folders.base_models)
     scenario = named_scenario(name, files)
     torch.set_num_threads(scenario.section("training", TrainingSettings).threads)
-    version: str | None = None
+    manifest: Manifest | None = None
+    served: FullModel | None = None
     attacked: list[RobustnessRow] = []
     labelled: tuple[LabelledMethod, ...] = ()
     full: Method
     if options.protocol == TEMPORAL:
         bundle = open_current_bundle(folders.models, name)
-        version = bundle.manifest.model_version
+        manifest = bundle.manifest
         adaptation = _adaptation_of(bundle, scenario, folders, options, reporter)
         served = _served(bundle, adaptation, options)
         full, labelled = served, (served,)
@@ -196,7 +228,13 @@ def run(name: str, files: list[Path] | None, folders: StateFolder, options: Opti
         "ties_shuffled": options.shuffle_ties,
         "reranked_items": options.rerank,
     }
-    return Report(name, version, split, found, attacked)
+    diagrams = []
+    if options.html and served is not None:
+        diagrams = reliability_diagrams(served, found.queries, adaptation.tasks, settings.calibration_candidates)
+    studies = run_studies(
+        options.studies, scenario, dataset, folders.root, files, reporter, options.events, options.baselines
+    )
+    return Report(name, manifest, split, found, attacked, diagrams, studies)
 
 
 def _adaptation_of(
@@ -234,7 +272,7 @@ def document(report: Report) -> dict[str, Any]:
     found = report.found
     return {
         "scenario": report.scenario,
-        "model_version": report.model_version,
+        "model_version": None if report.manifest is None else report.manifest.model_version,
         "split": report.split,
         "rows": [row.model_dump() for row in found.rows],
         "differences": [row.model_dump() for row in found.differences],
@@ -244,4 +282,5 @@ def document(report: Report) -> dict[str, Any]:
         "baseline_trials": found.trials,
         "robustness": [row.model_dump() for row in report.robustness],
         "machine": machine(),
+        **report.studies.document(),
     }

@@ -122,11 +122,21 @@ class Checkpoints:
 
 
 class KeyedCheckpoints(Checkpoints):
-    """One result per step and key, so that variants of an adaptation share the steps in which they are alike."""
+    """One result per step and key, so that variants of an adaptation share the steps in which they are alike.
+
+    What `also`, the adaptation's own, keeps under a key is not done again.
+    """
+
+    def __init__(self, folder: Path, also: Checkpoints | None = None) -> None:
+        super().__init__(folder)
+        self._also = also
 
     def path(self, step: str, key: str) -> Path:
         """Where the step's result under `key` is kept."""
-        return self.folder / f"{step}-{key[:16]}.pt"
+        own = self.folder / f"{step}-{key[:16]}.pt"
+        if self._also is not None and not own.is_file() and self._also.result(step, key) is not None:
+            return self._also.path(step, key)
+        return own
 
     def run(self, step: str, key: str, work: Callable[[Partial], State]) -> State:
         """As in Checkpoints; what was asked for last is pruned last."""

@@ -79,6 +79,10 @@ class ExportedScorer:
             found.append(self._session.run(self.tasks, self._requests.arrays(queries.take(rows), part)))
         return {task: np.concatenate(column) for task, column in zip(self.tasks, zip(*found, strict=True), strict=True)}
 
+    def retrieve(self, queries: Queries, count: int) -> IntArray:
+        """[Q, count]: the items nearest to each user that they have not had; -1 where there are none."""
+        return self._requests.retrieve(queries, min(count, len(self._requests.item_vectors)))
+
 
 class FullModel:
     """The whole model as the evaluation sees it: calibrated tasks, blended."""
@@ -103,8 +107,15 @@ class FullModel:
 
     def predictions(self, queries: Queries) -> dict[str, FloatArray]:
         """For each query's target, by task, [Q]."""
-        calibrated = self._calibrated(self._scorer.raw(queries, queries.targets[:, None]))
-        return {task: values[:, 0] for task, values in calibrated.items()}
+        return {task: values[:, 0] for task, values in self.tasks(queries, queries.targets[:, None]).items()}
+
+    def tasks(self, queries: Queries, candidates: IntArray) -> dict[str, FloatArray]:
+        """The scorer's calibrated predictions for candidates [Q, C], by task: [Q, C]."""
+        return self._calibrated(self._scorer.raw(queries, candidates))
+
+    def retrieve(self, queries: Queries, count: int) -> IntArray:
+        """[Q, count]: what the index returns for each query; -1 where there is nothing."""
+        return self._scorer.retrieve(queries, count)
 
     def _calibrated(self, raw: dict[str, FloatArray]) -> dict[str, FloatArray]:
         return {

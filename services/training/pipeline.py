@@ -43,6 +43,9 @@ from services.training.transfer import start_from, text_quality
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 _BATCH = 16
+
+STEPS = ("pretraining", "language-model", "user-tower", "features", "scorer", "reranker")
+"""The names of the steps that learn."""
 _RERANKER_POSITIONS = 4_000
 
 
@@ -74,11 +77,14 @@ class Adaptation:
             name: values[name]
             for name in (
                 "base_model", "seed", "threads", "precision", "accumulation_steps", "item_tokens", "vector_dimension",
-                "history_length", "warm_events", "validation_queries",
+                "history_length", "validation_queries",
             )
         }  # fmt: skip
         # Shares of a batch are summed in another order.
         common["processes"] = process_count()
+        if "user_tower" in sections:
+            # The language model, which learns before, knows nothing of it.
+            common["warm_events"] = values["warm_events"]
         parts = {
             "data": self.dataset.fingerprint,
             "head": self.scenario.head.model_dump(mode="json", exclude={"blend", "description"}),
@@ -246,11 +252,15 @@ class Adaptation:
     @cached_property
     def requests(self) -> Requests:
         """Scorer inputs made with the torch user encoder."""
+        return self.requests_over(self.dataset)
+
+    def requests_over(self, dataset: Dataset) -> Requests:
+        """The same for queries about the events of `dataset`, which has the items that this was adapted to."""
 
         def encode(histories: Any) -> FloatArray:
             return self.towers.user_vectors(histories, self.item_vectors).numpy()
 
-        return Requests(self.dataset, self.item_vectors.numpy(), self.tables, encode, self.settings.history_length)
+        return Requests(dataset, self.item_vectors.numpy(), self.tables, encode, self.settings.history_length)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -300,12 +310,15 @@ class Adaptation:
                 module.merge()
         return reranker.eval()
 
-    def do_all(self) -> dict[str, StepLog]:
+    def do_all(self, with_reranker: bool = True) -> dict[str, StepLog]:
         """Do every step that was not done before; how each went, by step."""
+        if self.settings.pretraining.steps > 0:
+            _ = self.start
         _ = self.adapted, self.towers, self.tables, self.scorer
-        if self.settings.reranker.enabled:
+        if with_reranker and self.settings.reranker.enabled:
             _ = self.reranker
-        return dict(self.checkpoints.logs)
+        # The frozen model's vectors are a baseline's, and asked for only by steps that are not kept.
+        return {step: log for step, log in self.checkpoints.logs.items() if step in STEPS}
 
     def _validation_sample(self, count: int) -> Queries:
         queries = build_queries(self.dataset.interactions, self.dataset.split, self.tasks, "valid")

@@ -205,7 +205,7 @@ def temporal_split(
             f"events: {count} events cannot be cut by time into train, validation and test (first cut at {valid_time} "
             f"ms, second at {test_time} ms); they need at least three different times, spread over the period"
         )
-    return _split(interactions, tasks, TEMPORAL, (train_end, valid_end), (valid_time, test_time))
+    return cut_at(interactions, tasks, TEMPORAL, (train_end, valid_end), (valid_time, test_time))
 
 
 def leave_last_out(interactions: Interactions, tasks: TasksSettings) -> tuple[Interactions, Split]:
@@ -235,7 +235,7 @@ def leave_last_out(interactions: Interactions, tasks: TasksSettings) -> tuple[In
     moved = interactions.take(np.argsort(periods, kind="stable"))
     train_end, valid_end = np.cumsum(np.bincount(periods, minlength=3))[:2].tolist()
     times = (int(moved.times_ms[:train_end].max()) + 1, int(moved.times_ms[:valid_end].max()) + 1)
-    return moved, _split(moved, tasks, LEAVE_LAST_OUT, (train_end, valid_end), times)
+    return moved, cut_at(moved, tasks, LEAVE_LAST_OUT, (train_end, valid_end), times)
 
 
 def make_split(
@@ -268,9 +268,10 @@ def _check_periods(interactions: Interactions, split: Split, tasks: TasksSetting
             )
 
 
-def _split(
+def cut_at(
     interactions: Interactions, tasks: TasksSettings, protocol: Protocol, ends: tuple[int, int], times: tuple[int, int]
 ) -> Split:
+    """The split whose train and validation end at these positions (`ends`) and times."""
     clicks = interactions.positives(tasks.click)[: ends[0]]
     item_events = np.bincount(interactions.items[: ends[0]][clicks], minlength=len(interactions.item_ids))
     user_events = np.bincount(interactions.users[: ends[0]], minlength=len(interactions.user_ids))
