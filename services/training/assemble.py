@@ -93,7 +93,9 @@ class Assembly:
         if settings.reranker.enabled:
             sample = self._rerank_sample(adaptation.validation, _INT8_QUERIES)
             path = part_path(self.repository, "reranker")
-            fusion = fuse(sample.scorer_logits, self._rerank(path, sample), sample.labels, sample.known)
+            fusion = fuse(
+                sample.scorer_logits, self._rerank(path, sample), sample.labels, sample.known, sample.queries.users
+            )
 
             def quality(model: Path) -> float:
                 return sample.ndcg(fusion.apply(sample.scorer_logits, self._rerank(model, sample)))
@@ -183,7 +185,7 @@ class Assembly:
             click = Calibration(**state["click"])
             logits = self._rerank(part_path(self.repository, "reranker"), sample)
             scorer_logits = click.scale * sample.scorer_logits + click.offset
-            state["fusion"] = vars(fuse(scorer_logits, logits, sample.labels, sample.known))
+            state["fusion"] = vars(fuse(scorer_logits, logits, sample.labels, sample.known, sample.queries.users))
         return state
 
     def _rerank_sample(self, queries: Queries, count: int) -> "_RerankSample":

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from services.runtime.bundle import Calibration
+from services.training.metrics import UserBootstrap, rank_metrics, target_ranks
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -61,29 +63,57 @@ def linear(outputs: FloatArray, ratings: FloatArray) -> Calibration:
     return Calibration(scale=scale, offset=float(ratings.mean()) - scale * float(outputs.mean()))
 
 
-def fuse(scorer: FloatArray, reranker: FloatArray, labels: BoolArray, known: BoolArray) -> Fusion:
-    """Weights that best find the item that came among K, then a calibration of their sum. All [Q, K]; `known` is false
-    where a query has fewer than K candidates.
+def fuse(scorer: FloatArray, reranker: FloatArray, labels: BoolArray, known: BoolArray, users: IntArray) -> Fusion:
+    """Weights that best find the item that came among K, then a calibration of their sum. All [Q, K] but users [Q];
+    `known` is false where a query has fewer than K candidates.
 
     Queries without the item among the K tell nothing about the order, but they do about the probability. The re-ranker
-    never gets a negative weight: an order that it worsens does not become better by turning it round.
+    gets a weight only if it pays: if a weight fitted on one half of the users raises NDCG@10 of the other half, the 95 %
+    interval over users above zero. It never gets a negative one: an order that it worsens does not become better by
+    turning it round.
     """
+    weights = (1.0, 0.0)
+    if _pays(scorer, reranker, labels, known, users):
+        weights = _order_weights(scorer, reranker, labels, known)
+    first, second = weights
+    calibration = platt((first * scorer + second * reranker).astype(np.float32)[known], labels[known])
+    return Fusion(first * calibration.scale, second * calibration.scale, calibration.offset)
+
+
+def _pays(scorer: FloatArray, reranker: FloatArray, labels: BoolArray, known: BoolArray, users: IntArray) -> bool:
+    """Whether a re-ranked order is better, out of sample. Shapes as in `fuse`."""
     told = labels.any(axis=1)
-    both = torch.from_numpy(np.stack([scorer, reranker], axis=-1).astype(np.float64))
-    targets = torch.from_numpy(labels.argmax(axis=1))[torch.from_numpy(told)]
+    first = np.isin(users, np.unique(users)[::2])
+    lead = np.zeros(len(users))
+    for fitted, judged in ((first, ~first), (~first, first)):
+        rows = judged & told
+        if not rows.any() or not (fitted & told).any():
+            return False
+        own, other = _order_weights(scorer[fitted], reranker[fitted], labels[fitted], known[fitted])
+        targets = labels[rows].argmax(axis=1)
+        fused = rank_metrics(target_ranks(own * scorer[rows] + other * reranker[rows], targets, known[rows]))["ndcg@10"]
+        alone = rank_metrics(target_ranks(scorer[rows], targets, known[rows]))["ndcg@10"]
+        lead[rows] = fused - alone
+    return UserBootstrap(users).mean(lead).low > 0
+
+
+def _order_weights(
+    scorer: FloatArray, reranker: FloatArray, labels: BoolArray, known: BoolArray
+) -> tuple[float, float]:
+    """The weights of both under which the items that came are most likely. Shapes as in `fuse`."""
+    told = labels.any(axis=1)
+    both = torch.from_numpy(np.stack([scorer, reranker], axis=-1).astype(np.float64))[torch.from_numpy(told)]
+    targets = torch.from_numpy(labels[told].argmax(axis=1))
     weights = torch.tensor([1.0, 0.1], dtype=torch.double, requires_grad=True)
 
     def loss() -> Tensor:
-        logits = (both @ weights).masked_fill(torch.from_numpy(~known), float("-inf"))
-        return F.cross_entropy(logits[torch.from_numpy(told)], targets)
+        logits = (both @ weights).masked_fill(torch.from_numpy(~known[told]), float("-inf"))
+        return F.cross_entropy(logits, targets)
 
     if told.any():
         _minimise(weights, loss)
     first, second = weights.detach().tolist()
-    if second <= 0:
-        first, second = 1.0, 0.0
-    calibration = platt((first * scorer + second * reranker).astype(np.float32)[known], labels[known])
-    return Fusion(first * calibration.scale, second * calibration.scale, calibration.offset)
+    return (first, second) if second > 0 else (1.0, 0.0)
 
 
 def _minimise(parameters: Tensor, loss: Callable[[], Tensor]) -> None:

@@ -253,7 +253,7 @@ class ScorerSettings(Settings):
     """Weights of the tasks' losses, 1 for those not named; "uncertainty": learned (Kendall, Gal and Cipolla, 2018)."""
     fusion_queries: int = Field(default=5000, ge=10)
     """Validation queries on which the weights of its parts are fitted."""
-    cold_price: float = Field(default=0.02, ge=0, le=1)
+    cold_price: float = Field(default=0.03, ge=0, le=1)
     """Share of NDCG@10 on validation that may be given up so that items with few events are shown."""
 
 

@@ -94,4 +94,5 @@ class RerankedModel:
         queries = queries.take(queries.newest(1)[:, 0] >= 0)
         queries = queries.sample(self._settings.fusion_queries, self._adaptation.settings.seed)
         best, before = self._best(queries, self._scorer.scores(queries))
-        return fuse(before, self._logits(queries, best), best == queries.targets[:, None], best >= 0)
+        labels, known = best == queries.targets[:, None], best >= 0
+        return fuse(before, self._logits(queries, best), labels, known, queries.users)

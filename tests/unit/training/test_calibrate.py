@@ -33,13 +33,13 @@ def test_linear_is_least_squares() -> None:
     assert (constant.scale, constant.offset) == pytest.approx((0, 0.5), abs=1e-4)
 
 
-def samples(informed: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def samples(informed: float) -> tuple[np.ndarray, ...]:
     generator = np.random.default_rng(0)
     labels = np.zeros((500, 16), dtype=bool)
     labels[np.arange(500), generator.integers(16, size=500)] = True
     scorer = (generator.normal(size=labels.shape) + labels).astype(np.float32)
     reranker = (generator.normal(size=labels.shape) + informed * labels).astype(np.float32)
-    return scorer, reranker, labels, np.ones_like(labels)
+    return scorer, reranker, labels, np.ones_like(labels), np.arange(500) // 5
 
 
 def test_an_informed_reranker_gets_weight() -> None:
@@ -53,17 +53,22 @@ def test_a_misleading_reranker_gets_none() -> None:
     assert fusion.scorer_weight > 0
 
 
+def test_a_reranker_that_says_nothing_gets_none() -> None:
+    """The likelihood alone would give it whatever weight chance suggests."""
+    assert fuse(*samples(informed=0.0)).reranker_weight == 0.0
+
+
 def test_fused_probabilities_are_calibrated() -> None:
-    scorer, reranker, labels, known = samples(informed=1.0)
-    probabilities = sigmoid(fuse(scorer, reranker, labels, known).apply(scorer, reranker))
+    scorer, reranker, labels, known, users = samples(informed=1.0)
+    probabilities = sigmoid(fuse(scorer, reranker, labels, known, users).apply(scorer, reranker))
     assert probabilities.mean() == pytest.approx(labels.mean(), abs=0.005)
 
 
 def test_candidates_that_are_none_do_not_count() -> None:
-    scorer, reranker, labels, known = samples(informed=1.0)
+    scorer, reranker, labels, known, users = samples(informed=1.0)
     wider = [np.concatenate([array, np.full((500, 4), fill)], axis=1) for array, fill in ((scorer, 9), (reranker, -9))]
     told = [np.concatenate([array, np.zeros((500, 4), bool)], axis=1) for array in (labels, known)]
-    found, expected = fuse(*wider, *told), fuse(scorer, reranker, labels, known)
+    found, expected = fuse(*wider, *told, users), fuse(scorer, reranker, labels, known, users)
     assert vars(found) == pytest.approx(vars(expected), rel=1e-3)
 
 
