@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from services.runtime.bundle import Calibration
-from services.training.metrics import UserBootstrap, rank_metrics, target_ranks
+from services.training.bootstrap import UserBootstrap
+from services.training.metrics import rank_metrics, target_ranks
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -68,9 +69,9 @@ def fuse(scorer: FloatArray, reranker: FloatArray, labels: BoolArray, known: Boo
     `known` is false where a query has fewer than K candidates.
 
     Queries without the item among the K tell nothing about the order, but they do about the probability. The re-ranker
-    gets a weight only if it pays: if a weight fitted on one half of the users raises NDCG@10 of the other half, the 95 %
-    interval over users above zero. It never gets a negative one: an order that it worsens does not become better by
-    turning it round.
+    gets a weight only if it pays: if a weight fitted on one half of the users raises NDCG@10 of the other half, the
+    95 % interval over users above zero. It never gets a negative one: an order that it worsens does not become better
+    by turning it round.
     """
     weights = (1.0, 0.0)
     if _pays(scorer, reranker, labels, known, users):
