@@ -24,11 +24,13 @@ def open_adaptation(
     reporter: Reporter,
     targets: tuple[str, ...] = (),
     protocol: Protocol = TEMPORAL,
+    settings: TrainingSettings | None = None,
 ) -> Adaptation:
     """The adaptation of the scenario `name`, its tables fetched or imported if they are not there yet.
 
     `targets` are the scenarios that begin from it. An adaptation to another split than the temporal one keeps its steps
-    in a folder of its own. SetupError when a scenario would begin from itself.
+    in a folder of its own. `settings` take the place of the scenario file's. SetupError when a scenario would begin
+    from itself.
     """
     if name in targets:
         raise SetupError(
@@ -36,7 +38,7 @@ def open_adaptation(
         )
     find_fetched_in(StateFolder(state).base_models)
     scenario = named_scenario(name, files)
-    settings = scenario.section("training", TrainingSettings)
+    settings = settings or scenario.section("training", TrainingSettings)
     source = None
     if settings.transfer_from is not None:
         source = open_adaptation(settings.transfer_from, files, state, reporter, (*targets, name))

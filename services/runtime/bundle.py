@@ -108,7 +108,9 @@ class Manifest(Settings):
     base_model: BaseModelInfo
     """The language model."""
     method: dict[str, Any]
-    """Training settings as used."""
+    """How it was made: training settings as used, the scenario's head, what was decided and measured on the way."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Versions of Python and of the libraries that a result depends on, device and number of processes."""
     split: dict[str, Any]
     """Where train, validation and test were cut, with counts."""
     metrics: list[MetricRow]

@@ -50,7 +50,7 @@ def adapt_items(
     token_ids = tokenise(tokenizer, dataset.texts, settings.item_tokens)
     frozen = adaptation.method == "frozen"
     if not frozen or adaptation.projection_steps > 0:
-        own = _Learned(Relations(dataset, adaptation, settings.seed), token_ids)
+        own = Learned(Relations(dataset, adaptation, settings.seed), token_ids)
         if not start.projection:
             encoder.projection.start_from(pooled)
         _train_projection(encoder.projection, own.relations, pooled, settings, reporter)
@@ -58,7 +58,7 @@ def adapt_items(
             learned = [own]
             if replayed is not None:
                 replayed_ids = tokenise(tokenizer, replayed.texts, settings.item_tokens)
-                learned.append(_Learned(Relations(replayed, adaptation, settings.seed), replayed_ids))
+                learned.append(Learned(Relations(replayed, adaptation, settings.seed), replayed_ids))
             _train(encoder, learned, settings, partial, reporter)
             pooled = encode_catalogue(encoder, token_ids, settings, reporter)
     encoder.eval()
@@ -66,7 +66,7 @@ def adapt_items(
 
 
 @dataclass(frozen=True)
-class _Learned:
+class Learned:
     """A scenario that the language model learns from."""
 
     relations: Relations
@@ -97,11 +97,33 @@ def _train_projection(
 
 
 def _train(
-    encoder: ItemEncoder, learned: list[_Learned], settings: TrainingSettings, partial: Partial, reporter: Reporter
+    encoder: ItemEncoder, learned: list[Learned], settings: TrainingSettings, partial: Partial, reporter: Reporter
 ) -> None:
     """Adapt `encoder` to the relations of `learned`, those of the scenario itself first."""
+    encoder.language_model = make_learnable(encoder.language_model, settings.item_adaptation, settings.seed)
+    plan, batches, loss_of = relation_training(encoder, learned, settings)
+    own, held_out = learned[0], learned[0].relations.held_out
+    validate = (lambda: held_out.loss(_vectors(encoder, own, settings))) if len(held_out.pairs) else None
+    train(encoder, plan, batches, loss_of, partial, reporter, validate)
+    encoder.language_model = merged(encoder.language_model)
+
+
+def _vectors(encoder: ItemEncoder, part: Learned, settings: TrainingSettings) -> Callable[[IntArray], Tensor]:
+    """What makes vectors [B, D] of items [B], in the precision of training."""
+
+    def vectors(items: IntArray) -> Tensor:
+        with autocast(settings.precision):
+            states = _encode(encoder, [part.token_ids[item] for item in items], lambda: None)
+            return encoder.projection(states).float()
+
+    return vectors
+
+
+def relation_training(
+    encoder: ItemEncoder, learned: list[Learned], settings: TrainingSettings
+) -> tuple[Plan, Callable[[int], Iterator[list[IntArray]]], Callable[[list[IntArray]], Tensor]]:
+    """Plan, batches and loss for `loop.train`. A batch is the different items [B] of each of `learned`."""
     adaptation = settings.item_adaptation
-    encoder.language_model = make_learnable(encoder.language_model, adaptation, settings.seed)
     anchor = Anchor(encoder.language_model, adaptation.anchor) if adaptation.anchor > 0 else None
     adversary = Adversary(encoder.language_model, adaptation) if adaptation.adversarial != "none" else None
     shares = [1 - adaptation.replay_share, adaptation.replay_share][: len(learned)]
@@ -112,18 +134,12 @@ def _train(
         for _ in range(_STEPS_PER_ROUND):
             yield [part.relations.draw_pairs(count, generator) for part, count in zip(learned, counts, strict=True)]
 
-    def encode(part: _Learned) -> Callable[[IntArray], Tensor]:
-        def vectors(items: IntArray) -> Tensor:
-            with autocast(settings.precision):
-                states = _encode(encoder, [part.token_ids[item] for item in items], lambda: None)
-                return encoder.projection(states).float()
-
-        return vectors
+    vectors_of = [_vectors(encoder, part, settings) for part in learned]
 
     def relation_loss(batch: list[IntArray]) -> Tensor:
         losses = [
-            share * part.relations.loss(in_shares(encode(part), items, settings.accumulation_steps), items)
-            for share, part, items in zip(shares, learned, batch, strict=True)
+            share * part.relations.loss(in_shares(vectors, items, settings.accumulation_steps), items)
+            for share, part, vectors, items in zip(shares, learned, vectors_of, batch, strict=True)
         ]
         return torch.stack(losses).sum()
 
@@ -135,11 +151,7 @@ def _train(
         "Language model", -(-adaptation.steps // _STEPS_PER_ROUND), _STEPS_PER_ROUND, adaptation.language_model_rate,
         patience_rounds=adaptation.patience_rounds, rate_factor=rate_factor(encoder, adaptation),
     )  # fmt: skip
-    own = learned[0]
-    held_out = own.relations.held_out
-    validate = (lambda: held_out.loss(encode(own))) if len(held_out.pairs) else None
-    train(encoder, plan, batches, loss_of, partial, reporter, validate)
-    encoder.language_model = merged(encoder.language_model)
+    return plan, batches, loss_of
 
 
 @torch.inference_mode()

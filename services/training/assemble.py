@@ -41,6 +41,7 @@ from services.training.export import export_part, part_path, quantise_where_free
 from services.training.exported import ExportedScorer, FullModel, UserEncoder, encode_texts, open_session
 from services.training.metrics import rank_metrics, target_ranks, top_items
 from services.training.pipeline import Adaptation
+from services.training.reproduce import environment
 from services.training.requests import Requests
 from services.training.split import Queries, build_queries
 from services.training.train_scorer import task_names
@@ -287,8 +288,10 @@ class Assembly:
             created_time=created.isoformat(),
             data_fingerprint=adaptation.dataset.fingerprint,
             base_model=BaseModelInfo(name=settings.base_model, licence=settings.base_model_licence),
+            environment=environment(),
             method={
                 "settings": settings.model_dump(mode="json"),
+                "head": adaptation.scenario.head.model_dump(mode="json", exclude={"description"}),
                 "int8": decisions,
                 "scorer_part_weights": _part_weights(adaptation.scorer.part_weights.tolist()),
                 "baseline_settings": evaluated["baseline_settings"],

@@ -4,7 +4,7 @@ import importlib.util
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -13,6 +13,7 @@ from tokenizers.processors import TemplateProcessing
 
 from services.model.item_tower import Pool, mean_pool, weighted_mean_pool
 from services.runtime.errors import SetupError
+from services.training.config import Precision
 from services.training.distributed import device
 from services.training.fetch_model import PACKAGED
 
@@ -113,8 +114,13 @@ def _quietly(name: str, load: Callable[[str], Any]) -> Any:
         transformers.logging.set_verbosity(verbosity)
 
 
-def autocast(precision: Literal["auto", "float32", "bfloat16"]) -> torch.autocast:
-    """The arithmetic of the language model in training; auto: bfloat16 where the processor multiplies it natively."""
-    where = device().type
-    native = torch.cuda.is_bf16_supported() if where == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast(where, torch.bfloat16, enabled=precision == "bfloat16" or (precision == "auto" and native))
+def autocast(precision: Precision) -> torch.autocast:
+    """The arithmetic of the language model in training."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=uses_bfloat16(precision))
+
+
+def uses_bfloat16(precision: Precision) -> bool:
+    """Whether `precision` means bfloat16; auto: where the device multiplies it natively."""
+    cuda = device().type == "cuda"
+    native = torch.cuda.is_bf16_supported() if cuda else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return precision == "bfloat16" or (precision == "auto" and native)

@@ -164,6 +164,7 @@ def _load(path: Path, key: str) -> dict[str, Any] | None:
 def _save(path: Path, key: str, state: State, log: StepLog) -> None:
     if not is_main():
         return
-    scratch = path.with_suffix(".tmp")
+    # Trials of a search may do the same step at the same time.
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
     torch.save({"key": key, "state": state, "log": asdict(log)}, scratch)
     os.replace(scratch, path)

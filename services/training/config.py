@@ -1,12 +1,13 @@
 """Settings of the batch jobs: the sections `data` and `training` of a scenario file."""
 
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from services.runtime.config import Settings
+from services.runtime.config import Settings, parse_settings
 from services.runtime.scenario import EventName
 
 SourceName = Literal[
@@ -14,6 +15,9 @@ SourceName = Literal[
     "online-retail", "tabular",
 ]  # fmt: skip
 """Where tables can come from. "movielens-100k" is fetched; the others are imported from files at `path`."""
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Arithmetic of the language model in training."""
 
 TrackerName = Literal["wandb", "mlflow"]
 """Where a run's figures can go beside TensorBoard."""
@@ -319,7 +323,7 @@ class TrainingSettings(Settings):
     """Seed of everything random."""
     threads: int = Field(default=2, ge=1)
     """Threads of torch and onnxruntime."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of the language model in training; auto: bfloat16 where the processor multiplies it natively."""
     accumulation_steps: int = Field(default=1, ge=1)
     """A batch of texts goes through the language model in this many parts, one in memory at a time; the gradient is
@@ -369,3 +373,24 @@ class TrainingSettings(Settings):
         if self.item_adaptation.replay_share and self.transfer_from is None:
             raise ValueError("item_adaptation.replay_share has no effect without transfer_from; set it")
         return self
+
+
+def settings_of_dump(values: Mapping[str, Any], where: str) -> TrainingSettings:
+    """Settings from their full dump, as a manifest holds it. SetupError (naming `where`) when this version does not
+    know one of them.
+
+    Only what differs from the defaults is given: a setting that has no effect beside the others is refused where it is
+    given, even with its default.
+    """
+    given = _difference(values, TrainingSettings().model_dump(mode="json"))
+    return parse_settings(TrainingSettings, given, where)
+
+
+def _difference(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _difference(value, defaults[name])
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
+        else value
+        for name, value in values.items()
+        if name not in defaults or value != defaults[name]
+    }

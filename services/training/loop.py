@@ -98,7 +98,7 @@ def train(
     the processor again. Every optimiser step's loss and highest learning rate and every round's validation loss go to
     the reporter's recorders.
     """
-    optimisation = _Optimisation(module, plan, loss_of)
+    optimisation = Optimisation(module, plan, loss_of)
     progress = _Progress(trained(module))
     kept = partial.load()
     if kept is not None:
@@ -133,7 +133,7 @@ def train(
     return progress.best
 
 
-class _Optimisation:
+class Optimisation:
     """What changes a module's weights, and the state that it needs to go on after an interruption."""
 
     def __init__(self, module: nn.Module, plan: Plan, loss_of: Callable[[Any], Tensor]) -> None:

@@ -44,12 +44,17 @@ class RerankerTexts:
         self._settings = settings
         self._item_ids = tokenise(tokenizer, dataset.texts, settings.item_tokens)
 
-    def inputs(self, queries: Queries, candidates: IntArray) -> dict[str, IntArray]:
-        """The model's inputs by name for candidates [Q, K]. Histories must not be empty."""
+    def histories(self, queries: Queries) -> list[str]:
+        """The history's text of each query."""
         texts = []
         for positions in queries.newest(self._settings.history_events):
             items = self._dataset.interactions.items[positions[positions >= 0]][::-1]
             texts.append(format_history(self._dataset.texts[item] for item in items))
+        return texts
+
+    def inputs(self, queries: Queries, candidates: IntArray) -> dict[str, IntArray]:
+        """The model's inputs by name for candidates [Q, K]. Histories must not be empty."""
+        texts = self.histories(queries)
         history_ids, history_mask = pad_tokens(tokenise(self._tokenizer, texts, self._settings.history_tokens))
         candidate_ids, candidate_mask = pad_tokens([self._item_ids[item] for item in candidates.ravel()])
         shape = (*candidates.shape, -1)

@@ -16,6 +16,7 @@ from services.model.text import content_hash
 from services.runtime.bundle import Bundle, open_current_bundle
 from services.runtime.errors import SetupError
 from services.training import assemble, pipeline
+from services.training.reproduce import largest_difference
 from tests.support.tiny_training import HEAD, HOUR_MS, make_base_model, make_tables
 
 SMALL = {
@@ -148,6 +149,30 @@ def test_an_interrupted_run_continues(state: Path, monkeypatch: pytest.MonkeyPat
     before = open_current_bundle(state / "models", "tiny").manifest.model_version
     adapt("tiny", state=state, scenario_file=[file])
     assert open_current_bundle(state / "models", "tiny").manifest.model_version > before
+
+
+def test_a_bundle_is_made_again_from_its_manifest(state: Path, bundle: Bundle, tmp_path: Path) -> None:
+    """In a state folder of its own, by the scenario file's other settings."""
+    file = write_scenario(tmp_path / "tiny.yaml", {"base_model": str(state / "base"), "seed": 99})
+    make_tables(tmp_path / "data" / "tiny")
+    adapt("tiny", state=tmp_path, scenario_file=[file], from_manifest=bundle.path)
+    again = open_current_bundle(tmp_path / "models", "tiny").manifest
+    assert again.method["settings"] == bundle.manifest.method["settings"]
+    assert again.environment == bundle.manifest.environment
+    assert {"torch", "transformers", "python", "device"} <= again.environment.keys()
+    assert largest_difference(bundle.manifest, again) < 1e-6
+    assert [row["loss"] for row in again.method["steps"]["scorer"]["rounds"]] == [
+        row["loss"] for row in bundle.manifest.method["steps"]["scorer"]["rounds"]
+    ]
+
+
+def test_a_manifest_of_other_data_is_refused(state: Path, bundle: Bundle, tmp_path: Path) -> None:
+    file = write_scenario(tmp_path / "tiny.yaml", {"base_model": str(state / "base")})
+    make_tables(tmp_path / "data" / "tiny")
+    events = pa.parquet.read_table(tmp_path / "data" / "tiny" / "events.parquet")
+    pa.parquet.write_table(events.slice(1), tmp_path / "data" / "tiny" / "events.parquet")
+    with pytest.raises(SetupError, match="other tables"):
+        adapt("tiny", state=tmp_path, scenario_file=[file], from_manifest=bundle.path)
 
 
 def test_a_base_model_that_is_not_there(state: Path, tmp_path: Path) -> None:

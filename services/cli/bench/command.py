@@ -1,14 +1,15 @@
-"""`recmesh bench`: a running mesh against the same model in process, and against a plain cross-encoder."""
+"""`recmesh bench`: a running mesh against the same model in process, and against a plain cross-encoder.
+
+`recmesh bench train` is a command of its own (train.py).
+"""
 
 import asyncio
 import json
 import os
-import platform
 import random
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import pyarrow.parquet as pq
 import typer
 
@@ -18,8 +19,10 @@ from recmesh.ranking.v1.ranking_service_pb2_grpc import RankingServiceStub
 from services.cli.bench.cpu import CpuMeter
 from services.cli.bench.drive import Driver
 from services.cli.bench.in_process import UserContext, user_context
+from services.cli.bench.machine import describe_machine
 from services.cli.bench.measure import Bench
 from services.cli.bench.report import print_summary, summarise
+from services.cli.bench.train import train
 from services.cli.client import CALL_S, open_stub
 from services.cli.options import DEFAULT_STATE, StateOption, open_console
 from services.cli.plan import scoring_name, triton_name
@@ -35,7 +38,13 @@ SEED = 7
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
+app = typer.Typer(add_completion=False)
+app.command("train")(train)
+
+
+@app.callback(invoke_without_command=True)
 def bench(
+    context: typer.Context,
     scenario: Annotated[str, typer.Option(help="Scenario.")] = "video",
     candidates: Annotated[int, typer.Option(min=1, max=5000, help="Candidates per request.")] = 500,
     seconds: Annotated[
@@ -46,7 +55,9 @@ def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures as JSON.")] = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Measure a running mesh against the same model in process."""
+    """Measure a running mesh against the same model in process; `train` measures training instead."""
+    if context.invoked_subcommand is not None:
+        return
     folder, console = StateFolder(state), open_console()
     info = read_up_info(folder)
     settings = find_scenario(load_scenarios(info.scenario_files), scenario)
@@ -106,10 +117,3 @@ def _read_users(info: UpInfo, folder: StateFolder, scenario: Scenario) -> list[U
     if not known:
         raise SetupError(f"{data}: none of {len(users)} users has a history in feature; is the mesh seeded?")
     return known
-
-
-def describe_machine() -> str:
-    """Processor and cores."""
-    cpu_info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    models = [line.partition(":")[2].strip() for line in cpu_info.splitlines() if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor() or platform.machine()}, {psutil.cpu_count()} cores"

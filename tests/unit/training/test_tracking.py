@@ -1,6 +1,8 @@
 """What a run's figures become in each tracker, read back with the tracker's own means."""
 
 import struct
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +100,9 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     place = run(tmp_path, "wandb")
     (file,) = place.rglob("run-*.wandb")
+    # W&B's own process writes the file, and may be a moment later than the call that ends the run.
+    while not any(record.HasField("exit") for record in wandb_records(file.read_bytes())):
+        time.sleep(0.05)
     losses, summary, settings = [], {}, set()
     for record in wandb_records(file.read_bytes()):
         settings |= {item.key for item in record.run.config.update}
@@ -111,6 +116,6 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(SetupError, match=r"training\.trackers: wandb"), track_run(tmp_path, "tiny", {}, ["wandb"]):
         pass
