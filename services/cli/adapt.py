@@ -43,11 +43,11 @@ def adapt(
     import torch
 
     from services.cli.adaptations import open_adaptation
-    from services.training.assemble import build_bundle, final_metrics
+    from services.training.assemble import build_bundle
     from services.training.distributed import is_main, leave
     from services.training.progress import Reporter
     from services.training.reproduce import check_inputs, differing_versions, largest_difference
-    from services.training.tracking import track_run
+    from services.training.tracking import final_metrics, track_run
 
     torch.set_num_threads(settings.threads)
     folder = state / "training" / scenario

@@ -36,7 +36,6 @@ from services.training.calibrate import Fusion, fuse, linear, platt
 from services.training.checkpoints import State, state_key
 from services.training.dataset import tokenise
 from services.training.evaluate import compare
-from services.training.evaluation import FULL
 from services.training.export import export_part, part_path, quantise_where_free
 from services.training.exported import ExportedScorer, FullModel, UserEncoder, encode_texts, open_session
 from services.training.metrics import rank_metrics, target_ranks, top_items
@@ -370,11 +369,6 @@ def build_index(vectors: FloatArray) -> faiss.Index:
         index = faiss.IndexHNSWFlat(dimension, _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
     index.add(vectors)
     return index
-
-
-def final_metrics(manifest: Manifest) -> dict[str, float]:
-    """The bundle's own figures, by slice and metric."""
-    return {f"{row.slice}/{row.metric}": row.value for row in manifest.metrics if row.method == FULL}
 
 
 def build_bundle(adaptation: Adaptation, models: Path) -> Bundle:

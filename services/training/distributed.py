@@ -16,36 +16,46 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 IntArray = npt.NDArray[np.int64]
 
 
+def _state() -> PartialState:
+    """Which of the processes this is, and its device. The first call joins the processes that torchrun started."""
+    return PartialState(cpu=_on_processor())
+
+
+def _on_processor() -> bool:
+    # Without being told, accelerate joins processes only where there is a GPU.
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+
+
 def device() -> torch.device:
     """Where this process trains: its GPU, or the processor where there is none (or ACCELERATE_USE_CPU is set)."""
-    return PartialState().device
+    return _state().device
 
 
 def process_count() -> int:
     """How many processes train together."""
-    return PartialState().num_processes
+    return _state().num_processes
 
 
 def is_main() -> bool:
     """Whether this process writes what all of them make."""
-    return PartialState().is_main_process
+    return _state().is_main_process
 
 
 def main_first() -> AbstractContextManager[None]:
     """The main process goes through the block before the others do."""
-    return PartialState().main_process_first()
+    return _state().main_process_first()
 
 
 def leave() -> None:
     """End what connects the processes, where there are several."""
-    PartialState().destroy_process_group()
+    _state().destroy_process_group()
 
 
 def make_accelerator() -> Accelerator:
@@ -53,7 +63,7 @@ def make_accelerator() -> Accelerator:
     model that gains from bfloat16, not the small parts."""
     # A step may leave parameters out, e.g. the weights that a later step fits.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision="no", kwargs_handlers=[unused])
+    return Accelerator(mixed_precision="no", cpu=_on_processor(), kwargs_handlers=[unused])
 
 
 def place(array: npt.NDArray[Any]) -> Tensor:
@@ -81,7 +91,7 @@ def in_shares(compute: Callable[[IntArray], Tensor], rows: IntArray, parts: int 
     count = process_count()
     if count == 1:
         return _in_parts(compute, rows, parts)
-    shares, index = np.array_split(rows, count), PartialState().process_index
+    shares, index = np.array_split(rows, count), _state().process_index
     start = sum(len(share) for share in shares[:index])
     # More processes than rows: a row that is computed and not used, so that every process takes part.
     own = _in_parts(compute, shares[index] if len(shares[index]) else rows[:1], parts)[: len(shares[index])]

@@ -18,9 +18,11 @@ from typing import Any, Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
+from services.runtime.bundle import Manifest
 from services.runtime.errors import SetupError
 from services.training.config import TrackerName
 from services.training.distributed import is_main
+from services.training.evaluation import FULL
 
 PROJECT = "recmesh"
 RUNS = "runs"
@@ -187,3 +189,8 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | fl
         else:
             flat[f"{prefix}{name}"] = value if isinstance(value, int | float) else str(value)
     return flat
+
+
+def final_metrics(manifest: Manifest) -> dict[str, float]:
+    """The bundle's own figures, by slice and metric."""
+    return {f"{row.slice}/{row.metric}": row.value for row in manifest.metrics if row.method == FULL}

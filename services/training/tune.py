@@ -61,12 +61,13 @@ def validation_quality(adaptation: Adaptation) -> Quality:
     return Quality(_ndcg(adaptation, adaptation.validation), _ndcg(adaptation, cold) if len(cold) else None)
 
 
-@torch.inference_mode()
 def _ndcg(adaptation: Adaptation, queries: Queries) -> float:
+    # Steps that are still to be done are done here, with gradients and bars of their own.
+    scorer, requests = adaptation.scorer, adaptation.requests
     ranks = []
-    with adaptation.reporter.track("Validation", -(-len(queries) // _BATCH)) as advance:
+    with torch.inference_mode(), adaptation.reporter.track("Validation", -(-len(queries) // _BATCH)) as advance:
         for batch in queries.batches(_BATCH):
-            logits = adaptation.scorer(**adaptation.requests.tensors(batch))[0].numpy()
+            logits = scorer(**requests.tensors(batch))[0].numpy()
             ranks.append(target_ranks(logits, batch.targets, batch.unseen()))
             advance("")
     return float(rank_metrics(np.concatenate(ranks))["ndcg@10"].mean())
