@@ -23,7 +23,7 @@ from services.runtime.errors import DeadlineError, NotReadyError, OverloadedErro
 from services.scoring.metrics import ScoringMetrics
 from services.scoring.triton_pool import TritonServer, model_name
 from tests.support.ort_pool import OrtPool
-from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.tiny_bundle import FEATURE_NAMES, make_tiny_bundle
 from tests.support.triton_process import TritonProcess, needs_triton
 
 pytestmark = needs_triton
@@ -98,7 +98,7 @@ def some_inputs(part: str, seed: int, batch: int = 1) -> dict[str, np.ndarray]:
         case "user_encoder":
             return history
         case "scorer":
-            candidates = {"candidate_vectors": floats(batch, 5, 8), "features": floats(batch, 5, 3)}
+            candidates = {"candidate_vectors": floats(batch, 5, 8), "features": floats(batch, 5, len(FEATURE_NAMES))}
             return history | {"user_vector": floats(batch, 8)} | candidates
     return {
         "history_ids": tokens(batch, 9),
