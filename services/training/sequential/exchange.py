@@ -1,8 +1,8 @@
 """What goes to the worker and what comes back, and the environment that it runs in.
 
-Exchange file (npz): train_users, train_items, train_times_ms [E]; history_queries, history_items, history_times_ms [H],
-a query's events oldest first; query_times_ms [Q]; item_count; settings (JSON). Result: query_vectors [Q, D],
-item_vectors [N, D], known [N]: a query's score of an item is the dot product.
+Exchange file (npz): train_users (windows of users), train_items, train_times_ms [E]; history_queries, history_items,
+history_times_ms [H], a query's events oldest first; query_times_ms [Q]; item_count; settings (JSON). Result:
+query_vectors [Q, D], item_vectors [N, D], known [N]: a query's score of an item is the dot product.
 
 Axes: E train events, H history events of all queries, Q queries, N items, D factors.
 """

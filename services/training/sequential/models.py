@@ -108,7 +108,7 @@ def exchange_arrays(train: IntArray, asked: Queries, length: int) -> dict[str, A
     rows, places = np.nonzero(newest >= 0)
     history = newest[rows, places]
     return {
-        "train_users": interactions.users[train],
+        "train_users": train_windows(interactions.users[train], length + 1),
         "train_items": interactions.items[train],
         "train_times_ms": interactions.times_ms[train],
         "history_queries": rows,
@@ -117,6 +117,18 @@ def exchange_arrays(train: IntArray, asked: Queries, length: int) -> dict[str, A
         "query_times_ms": interactions.times_ms[asked.events],
         "item_count": np.array(len(interactions.item_ids)),
     }
+
+
+def train_windows(users: IntArray, length: int) -> IntArray:
+    """[E]: the window of each event. A user's events, oldest first in users [E], are cut from the newest one on.
+
+    RecTools learns from the newest events of each user alone; with windows in the place of users it learns from all.
+    """
+    order = np.argsort(users, kind="stable")
+    ends = np.cumsum(np.bincount(users))
+    newer = np.empty(len(users), dtype=np.int64)
+    newer[order] = ends[users[order]] - 1 - np.arange(len(users))
+    return np.unique(np.stack([users, newer // length]), axis=1, return_inverse=True)[1].reshape(-1)
 
 
 def worker_settings(name: str, setting: Setting, item_count: int, threads: int, seed: int) -> dict[str, Any]:

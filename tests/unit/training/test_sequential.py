@@ -41,6 +41,15 @@ def test_the_exchange_holds_train_and_the_newest_events_in_order():
     assert arrays["item_count"] == 5
 
 
+def test_windows_are_cut_from_the_newest_event_on():
+    windows = models.train_windows(np.array([3, 0, 3, 3, 0, 3, 3]), 2)
+    # User 0 has one window; user 3's five events make 1 + 2 + 2, the oldest alone.
+    assert windows[1] == windows[4]
+    assert windows[5] == windows[6] != windows[2]
+    assert windows[2] == windows[3] != windows[0]
+    assert len(set(windows.tolist())) == 4
+
+
 def test_batches_shrink_where_memory_would_not_do():
     def batch(setting, items):
         return models.worker_settings("sasrec", setting, items, threads=1, seed=0)["batch_size"]
