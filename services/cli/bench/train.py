@@ -38,7 +38,12 @@ def train(
     import torch
 
     from services.cli.bench.generated import generated_dataset
-    from services.cli.bench.training_speed import TEXTBOOK_TOKENS, measure_language_model, measure_reranker
+    from services.cli.bench.training_speed import (
+        TEXTBOOK_PAIRS,
+        TEXTBOOK_TOKENS,
+        measure_language_model,
+        measure_reranker,
+    )
     from services.training.base_model import uses_bfloat16
     from services.training.dataset import load_dataset
     from services.training.distributed import device
@@ -55,7 +60,8 @@ def train(
         "base_model": settings.base_model,
         "precision": "bfloat16" if uses_bfloat16(settings.precision) else "float32",
         "method": settings.item_adaptation.method,
-        "textbook": f"float32, padded to {TEXTBOOK_TOKENS} tokens, one pair per row, AdamW over all weights",
+        "textbook": f"float32, padded to {TEXTBOOK_TOKENS} tokens, one pair per row, {TEXTBOOK_PAIRS} pairs a step, "
+        "AdamW over all weights",
         "data": f"{dataset.item_count} texts, " + ("made up" if generated else f"those of {folder}"),
     }
     with console.status(f"measuring for about {seconds:.0f} s"):
@@ -81,7 +87,7 @@ def print_speeds(found: dict[str, Any], console: Console) -> None:
             continue
         figures = found[part]
         for loop, rate in figures["samples_per_second"].items():
-            times = rate / figures["samples_per_second"]["textbook"]
+            times = figures["times_textbook"][loop]
             table.add_row(part, figures["sample"], loop, str(figures["samples"][loop]), f"{rate:.1f}", f"{times:.2f}")
     console.print(table)
     console.print(f"textbook: {found['textbook']}", style="dim", highlight=False)
