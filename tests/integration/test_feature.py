@@ -122,7 +122,8 @@ def test_feedback_becomes_history_seen_dismissed_and_counts(
         event("e3", item_id="crash", event_kind=DISMISS),
         event("e4", item_id="dune", event_kind=VIEW),
     )
-    features = wait_for_user(stub, lambda found: sum(found.event_counts.values()) == 4)
+    # The offset is told by a reader after the events are: it never runs ahead of them.
+    features = wait_for_user(stub, lambda found: sum(found.event_counts.values()) == 4 and found.log_offset > 0)
     assert features.found
     assert list(features.history.item_ids) == ["brazil", "alien"]
     assert list(features.history.event_kinds) == [CLICK, RATING]
