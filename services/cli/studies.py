@@ -16,7 +16,7 @@ from services.runtime.bundle import MetricRow
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
 from services.training.ablate import Ablation, ablate
-from services.training.ablations import VARIANTS, Variant, find_variants, transfer_variant, varied
+from services.training.ablations import VARIANTS, Variant, find_variants, transfer_variants, varied
 from services.training.baselines import BaselineSet
 from services.training.checkpoints import Checkpoints, KeyedCheckpoints
 from services.training.config import TrainingSettings
@@ -99,7 +99,7 @@ def parse_wanted(with_ablation: bool, variants: str | None, few_shot: str | None
     names = [name.strip() for name in variants.split(",")] if variants is not None else None
     chosen = list(VARIANTS) if names is None else find_variants(names)
     if transfer_from is not None:
-        chosen.append(transfer_variant(transfer_from))
+        chosen += transfer_variants(transfer_from)
     return Wanted(
         tuple(chosen) if with_ablation else None, () if few_shot is None else _user_counts(few_shot), transfer_from
     )
@@ -166,6 +166,9 @@ def _ablation_table(found: Ablation) -> Table:
     columns = [column for column in ABLATION_COLUMNS if found.row(found.variants[0].name, *column) is not None]
     for column in columns:
         table.add_column(ABLATION_COLUMNS[column], no_wrap=True, justify="right")
+    with_source = any(run.source_loses is not None for run in found.variants)
+    if with_source:
+        table.add_column("source loses", no_wrap=True, justify="right")
     table.add_column("training", no_wrap=True, justify="right")
     for number, run in enumerate(found.variants):
         cells = []
@@ -173,6 +176,8 @@ def _ablation_table(found: Ablation) -> Table:
             row, difference = found.row(run.name, *column), found.difference(run.name, *column)
             below = "" if difference is None else f"\n[dim]{difference.value:+.4f} {_interval(difference, '+')}[/dim]"
             cells.append("" if row is None else f"{row.value:.4f}{below}")
+        if with_source:
+            cells.append("" if run.source_loses is None else f"{run.source_loses:.4f}")
         table.add_row(
             f"{run.name}\n[dim]{run.says}[/dim]", *cells, f"{run.seconds:.0f} s", style="bold" if number == 0 else ""
         )

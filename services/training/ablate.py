@@ -37,6 +37,9 @@ class VariantRun(Settings):
     """Time its training steps took, those included that another variant had done already."""
     queries: int
     """Test queries it was measured on."""
+    source_loses: float | None = None
+    """With transfer_from: NDCG@10 by text alone that the source scenario would lose, on its validation period, if it
+    took over this variant's language model."""
 
 
 class Ablation(Settings):
@@ -131,7 +134,9 @@ def _train(adaptation: Adaptation, variant: Variant, queries: int) -> VariantRun
     adaptation.checkpoints.logs.clear()
     logs = adaptation.do_all(variant.rerank)
     seconds = sum(log.seconds for log in logs.values())
-    return VariantRun(name=variant.name, says=variant.says, seconds=seconds, queries=queries)
+    forgetting = adaptation.forgetting
+    loses = None if forgetting is None else forgetting["before"] - forgetting["after"]
+    return VariantRun(name=variant.name, says=variant.says, seconds=seconds, queries=queries, source_loses=loses)
 
 
 def _measure(

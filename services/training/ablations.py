@@ -83,6 +83,16 @@ VARIANTS = (
     ),
     Variant("few-negatives", "softmax over 64 sampled items", {"user_tower.negatives": 64}),
     Variant("unseen-negatives", "items without events count as negatives", {"user_tower.unseen_negative_rate": 1.0}),
+    Variant(
+        "no-collaborative",
+        "towers and texts: no EASE, no co-occurrence, no popularity",
+        {"scorer.left_out": ["cf", "knn", "popularity", "recent_popularity"]},
+    ),
+    Variant("no-user-tower", "the user tower has no say in the scorer", {"scorer.left_out": ["user_tower"]}),
+    Variant(
+        "no-target-attention", "target attention has no say in the scorer", {"scorer.left_out": ["target_attention"]}
+    ),
+    Variant("distillation", "the re-ranker teaches the scorer, too", {"distillation.weight": 0.5}),
     Variant("no-cold-price", "nothing is given up so that cold items are shown", {"scorer.cold_price": 0.0}),
     Variant("reranker", "the cross-encoder orders the best items again", rerank=True),
     Variant(
@@ -102,9 +112,22 @@ VARIANTS = (
 """In the order of the table."""
 
 
-def transfer_variant(scenario: str) -> Variant:
-    """Beginning from another scenario's language model and towers."""
-    return Variant("transfer", f"begins from what {scenario} has learned", {"transfer_from": scenario})
+def transfer_variants(scenario: str) -> list[Variant]:
+    """Beginning from another scenario's language model and towers; and that with what keeps it from forgetting."""
+    start = {"transfer_from": scenario}
+    return [
+        Variant("transfer", f"begins from what {scenario} has learned", start),
+        Variant(
+            "transfer-anchor",
+            f"the same, held near {scenario}'s language model (L2-SP)",
+            {**start, "item_adaptation.anchor": 0.1},
+        ),
+        Variant(
+            "transfer-replay",
+            f"the same, a quarter of the pairs from {scenario}",
+            {**start, "item_adaptation.replay_share": 0.25},
+        ),
+    ]
 
 
 def find_variants(names: Sequence[str]) -> list[Variant]:

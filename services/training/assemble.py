@@ -38,6 +38,7 @@ from services.training.dataset import tokenise
 from services.training.evaluate import compare
 from services.training.export import export_part, part_path, quantise_where_free
 from services.training.exported import ExportedScorer, FullModel, UserEncoder, encode_texts, open_session
+from services.training.fusion import PARTS
 from services.training.metrics import rank_metrics, target_ranks, top_items
 from services.training.pipeline import Adaptation
 from services.training.reproduce import environment
@@ -292,7 +293,7 @@ class Assembly:
                 "settings": settings.model_dump(mode="json"),
                 "head": adaptation.scenario.head.model_dump(mode="json", exclude={"description"}),
                 "int8": decisions,
-                "scorer_part_weights": _part_weights(adaptation.scorer.part_weights.tolist()),
+                "scorer_part_weights": dict(zip(PARTS, adaptation.scorer.part_weights.tolist(), strict=True)),
                 "baseline_settings": evaluated["baseline_settings"],
                 "differences": evaluated["differences"],
                 "evaluation_queries": evaluated["queries"],
@@ -342,11 +343,6 @@ class _RerankSample:
 def _with_history(queries: Queries) -> Queries:
     """Those whose user did something before."""
     return queries.take(queries.newest(1)[:, 0] >= 0)
-
-
-def _part_weights(weights: list[float]) -> dict[str, float]:
-    """The weights of the click logit's parts by name."""
-    return dict(zip(["user_tower", "target_attention", *FEATURES, "cold"], weights, strict=True))
 
 
 def calibration_of(state: State, tasks: Sequence[str]) -> dict[str, Calibration]:

@@ -236,6 +236,19 @@ TaskName = Literal["click", "conversion", "rating"]
 TaskWeights = Literal["uncertainty"] | dict[TaskName, Annotated[float, Field(ge=0)]]
 
 
+ScorerPart = Literal[
+    "user_tower",
+    "target_attention",
+    "cf",
+    "knn",
+    "text",
+    "popularity",
+    "recent_popularity",
+    "expected_popularity",
+    "cold",
+]
+
+
 class ScorerSettings(Settings):
     """The multi-task scorer."""
 
@@ -259,6 +272,9 @@ class ScorerSettings(Settings):
     """Validation queries on which the weights of its parts are fitted."""
     cold_price: float = Field(default=0.03, ge=0, le=1)
     """Share of NDCG@10 on validation that may be given up so that items with few events are shown."""
+    left_out: list[ScorerPart] = Field(default_factory=list)
+    """Parts of the click logit that get no weight: "user_tower", "target_attention", a feature (docs/model.md), or
+    "cold"."""
 
 
 RerankerLoss = Literal["softmax", "binary_cross_entropy", "squared_error"]
@@ -307,6 +323,23 @@ class RerankerSettings(Settings):
         for name in ("candidates", "hard_negative_share") if self.loss == "squared_error" else ():
             if name in self.model_fields_set:
                 raise ValueError(f"{name} has no effect with loss squared_error; remove it")
+        return self
+
+
+class DistillationSettings(Settings):
+    """The scorer's second teacher, beside what users did: the re-ranker."""
+
+    weight: float = Field(default=0.0, ge=0)
+    """Weight of the re-ranker's opinion in the scorer's loss; at 0 it is not asked. It needs reranker.enabled."""
+    positions: int = Field(default=2000, ge=1)
+    """Training positions at which it is asked, drawn from all."""
+    temperature: float = Field(default=2.0, gt=0)
+    """Divides the logits of both: the higher, the more also counts what the re-ranker holds unlikely."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DistillationSettings":
+        for name in sorted(self.model_fields_set - {"weight"}) if self.weight == 0 else []:
+            raise ValueError(f"{name} has no effect with weight 0; remove it")
         return self
 
 
@@ -361,6 +394,8 @@ class TrainingSettings(Settings):
     """Step 4: the scorer."""
     reranker: RerankerSettings = RerankerSettings()
     """Step 5: the re-ranker."""
+    distillation: DistillationSettings = DistillationSettings()
+    """Step 6: the scorer learns once more, now from the re-ranker, too."""
 
     @model_validator(mode="after")
     def _check(self) -> "TrainingSettings":
@@ -369,6 +404,15 @@ class TrainingSettings(Settings):
         if self.item_adaptation.adversarial != "none" and self.accumulation_steps > 1:
             raise ValueError(
                 "item_adaptation.adversarial needs the gradient of a whole batch at once; set accumulation_steps to 1"
+            )
+        if "cold" in self.scorer.left_out and "cold_price" in self.scorer.model_fields_set:
+            raise ValueError("scorer.cold_price has no effect while scorer.left_out names cold; remove either")
+        if self.distillation.weight and not self.reranker.enabled:
+            raise ValueError("distillation.weight needs the re-ranker; set reranker.enabled to true, or weight to 0")
+        if self.distillation.weight and self.reranker.loss == "squared_error":
+            raise ValueError(
+                "distillation.weight needs a re-ranker that tells candidates apart; set reranker.loss to softmax or "
+                "binary_cross_entropy"
             )
         if self.item_adaptation.replay_share and self.transfer_from is None:
             raise ValueError("item_adaptation.replay_share has no effect without transfer_from; set it")

@@ -1,10 +1,11 @@
 """The trained parts of one scenario, step by step. Each step is kept and done once for the same inputs.
 
-dataset → split → language model → user tower → collaborative table → scorer → re-ranker
+dataset → split → language model → user tower → collaborative table → scorer → re-ranker (→ scorer once more)
 
 Axes: N items, M training positions, Q queries, K candidates, D vector length.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -26,8 +27,10 @@ from services.training.base_model import load_tokenizer
 from services.training.checkpoints import Checkpoints, Partial, State, StepLog, state_key
 from services.training.config import RerankerSettings, TrainingSettings
 from services.training.dataset import Dataset, tokenise
+from services.training.distil import Lesson, prepare_lesson
 from services.training.distributed import process_count
 from services.training.features import FeatureTables, fit_features
+from services.training.fusion import fit_fusion
 from services.training.language_model import load_item_encoder, start_item_encoder
 from services.training.pretrain import pretrain
 from services.training.progress import Reporter
@@ -36,7 +39,7 @@ from services.training.reranker_candidates import NegativePool, make_pool
 from services.training.split import Queries, build_queries, first_clicks
 from services.training.start import Start
 from services.training.train_reranker import RerankerTexts, check_base_model, make_reranker, train_reranker
-from services.training.train_scorer import Vectors, fit_fusion, make_labels, make_scorer, train_scorer
+from services.training.train_scorer import Vectors, make_labels, make_scorer, train_scorer
 from services.training.train_users import Towers, make_towers, train_users
 from services.training.transfer import start_from, text_quality
 
@@ -44,8 +47,9 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 _BATCH = 16
 
-STEPS = ("pretraining", "language-model", "user-tower", "features", "scorer", "reranker")
+STEPS = ("pretraining", "language-model", "user-tower", "features", "scorer", "reranker", "distillation")
 """The names of the steps that learn."""
+_SCORER_SECTIONS = ("item_adaptation", "user_tower", "collaborative", "scorer")
 _RERANKER_POSITIONS = 4_000
 
 
@@ -263,27 +267,43 @@ class Adaptation:
         return Requests(dataset, self.item_vectors.numpy(), self.tables, encode, self.settings.history_length)
 
     @cached_property
-    def scorer(self) -> Scorer:
-        """Step 4: the scorer, its parts joined."""
+    def first_scorer(self) -> Scorer:
+        """Step 4: the scorer as it learns from users alone, its parts joined."""
+        return self._scorer("scorer", self.key(*_SCORER_SECTIONS))
 
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The scorer that is served: step 4's, or step 6's, which has learned from the re-ranker, too."""
+        if self.settings.distillation.weight == 0:
+            return self.first_scorer
+        return self._scorer("distillation", self.key(*_SCORER_SECTIONS, "reranker", "distillation"), self._lesson)
+
+    def _scorer(self, step: str, key: str, lesson: Callable[[], Lesson] | None = None) -> Scorer:
         def work(partial: Any) -> State:
             queries = self.train_queries.sample(self.settings.scorer.train_events, self.settings.seed)
             vectors = Vectors(self.item_vectors, self.towers.scale().item())
             user_vectors = torch.from_numpy(self.requests.user_vectors(queries))
             labels = make_labels(self.dataset, self.tasks)
             state = train_scorer(
-                self.dataset, queries, labels, vectors, self.settings, self.tasks, user_vectors, partial, self.reporter
-            )
+                self.dataset, queries, labels, vectors, self.settings, self.tasks, user_vectors, partial, self.reporter,
+                lesson() if lesson is not None else None,
+            )  # fmt: skip
             scorer = make_scorer(self.settings, self.tasks)
             scorer.load_state_dict(state)
             fusion = self._validation_sample(self.settings.scorer.fusion_queries)
-            fit_fusion(scorer, fusion, self.requests, self.settings.scorer.cold_price, self.reporter)
+            chosen = self.settings.scorer
+            fit_fusion(scorer, fusion, self.requests, chosen.cold_price, chosen.left_out, self.reporter)
             return dict(scorer.state_dict())
 
-        key = self.key("item_adaptation", "user_tower", "collaborative", "scorer")
         scorer = make_scorer(self.settings, self.tasks)
-        scorer.load_state_dict(self.checkpoints.run("scorer", key, work))
+        scorer.load_state_dict(self.checkpoints.run(step, key, work))
         return scorer.eval()
+
+    def _lesson(self) -> Lesson:
+        """What the re-ranker says at training positions. SetupError when train has none."""
+        queries = self.train_queries.sample(self.settings.distillation.positions, self.settings.seed + 2)
+        pool = self.negatives(queries)
+        return prepare_lesson(self.reranker, self.reranker_texts, pool, self.settings, self.reporter)
 
     @cached_property
     def reranker_texts(self) -> RerankerTexts:
@@ -301,7 +321,7 @@ class Adaptation:
             ratings = make_labels(self.dataset, self.tasks).rating
             return train_reranker(reranker, self.reranker_texts, pool, ratings, self.settings, partial, self.reporter)
 
-        key = self.key("item_adaptation", "user_tower", "collaborative", "scorer", "reranker")
+        key = self.key(*_SCORER_SECTIONS, "reranker")
         state = self.checkpoints.run("reranker", key, work)
         reranker = make_reranker(load_item_encoder(self.settings, self.adapted).language_model, self.settings)
         reranker.load_state_dict(state, strict=False)
@@ -324,7 +344,6 @@ class Adaptation:
         queries = build_queries(self.dataset.interactions, self.dataset.split, self.tasks, "valid")
         return queries.sample(count, self.settings.seed)
 
-    @torch.inference_mode()
     def _reranker_pool(self, chosen: RerankerSettings) -> NegativePool:
         """The training positions that the re-ranker learns from. SetupError when there are none for its loss."""
         queries = self.train_queries
@@ -333,15 +352,20 @@ class Adaptation:
                 raise SetupError("training.reranker.loss squared_error: the scenario has no tasks.rating; define it")
             queries = queries.take(self.dataset.interactions.ratings(self.tasks.rating)[queries.events])
         count = min(_RERANKER_POSITIONS, chosen.steps * chosen.batch_histories)
-        queries = queries.sample(count, self.settings.seed + 1)
+        return self.negatives(queries.sample(count, self.settings.seed + 1))
+
+    def negatives(self, queries: Queries) -> NegativePool:
+        """What the re-ranker is to tell from the items that came. SetupError when there are no `queries`."""
         if len(queries) == 0:
             raise SetupError("training.reranker: train holds no event that it could learn from; set enabled to false")
-        with self.reporter.track("Negatives", -(-len(queries) // _BATCH)) as advance:
+        # Before inference mode: they may have to learn first.
+        scorer, requests = self.first_scorer, self.requests
+        with torch.inference_mode(), self.reporter.track("Negatives", -(-len(queries) // _BATCH)) as advance:
             return make_pool(
                 queries,
                 self.dataset.split.train_end,
-                lambda batch: self.scorer(**self.requests.tensors(batch))[0].numpy(),
-                4 * chosen.candidates,
+                lambda batch: scorer(**requests.tensors(batch))[0].numpy(),
+                4 * self.settings.reranker.candidates,
                 _BATCH,
                 self.settings.seed,
                 lambda: advance(""),

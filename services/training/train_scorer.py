@@ -1,9 +1,6 @@
-"""Step 4: the scorer. Its parts learn on train; the few weights that join them are fitted on validation.
+"""Step 4: the scorer. Its parts learn on train; the few weights that join them are fitted later (fusion.py).
 
-Item and user towers and the collaborative weights have seen the training positions, so that there they look better than
-they are; a weight learned there would trust them too much. On validation every part is out of sample.
-
-Axes: M training positions, Q queries, N items, C candidates, L history length, D vector length, F features, K parts.
+Axes: M training positions, N items, B batch, C candidates, L history length, D vector length.
 """
 
 from collections.abc import Iterator
@@ -21,21 +18,17 @@ from services.runtime.scenario import TasksSettings
 from services.training.checkpoints import Partial, State
 from services.training.config import TaskName, TrainingSettings
 from services.training.dataset import Dataset, query_histories
+from services.training.distil import Lesson
 from services.training.distributed import device, in_shares, place
 from services.training.loop import Plan, train
-from services.training.metrics import rank_metrics, target_ranks
 from services.training.progress import Reporter
-from services.training.requests import Requests
 from services.training.split import COLD_EVENTS, Queries
 from services.training.task_weights import TaskLosses
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-_BATCH = 64
-_MOST_FUSION_ITEMS = 2_000
-_RIDGE = 1e-4
-_MOST_COLD_WEIGHT = 8.0
-_COLD_STEP = 0.1
+_TAUGHT = 64
+"""Positions of a step at which the re-ranker teaches."""
 
 
 @dataclass(frozen=True)
@@ -92,52 +85,78 @@ def make_labels(dataset: Dataset, tasks: TasksSettings) -> Labels:
     return Labels(conversion, rating)
 
 
+class Positions:
+    """Histories at training positions, and what the scorer makes of candidates in their light."""
+
+    def __init__(self, dataset: Dataset, queries: Queries, settings: TrainingSettings, item_vectors: Tensor) -> None:
+        self._targets = queries.targets
+        self._histories = query_histories(dataset, queries, settings.history_length)
+        self._item_vectors = item_vectors.to(device())
+
+    def interest(self, scorer: Scorer, rows: IntArray, candidates: IntArray) -> Tensor:
+        """What target attention says of candidates [B, C] at positions `rows` [B]: [B, C]."""
+
+        def logits_of(places: IntArray) -> Tensor:
+            vectors = self._item_vectors[place(candidates[places])]
+            mixed, _ = scorer.interest_attention(*self._history(rows[places]), vectors)
+            return scorer.interest(mixed).squeeze(-1)
+
+        return in_shares(logits_of, np.arange(len(rows)))
+
+    def values(self, scorer: Scorer, rows: IntArray, user_vectors: Tensor) -> Tensor:
+        """Conversion and rating [B, 2] of the items that came at positions `rows` [B], with user_vectors [B, D]."""
+        own = self._item_vectors[place(self._targets[rows])[:, None]]
+        values: Tensor = scorer.values(user_vectors, *self._history(rows), own)[:, 0]
+        return values
+
+    def _history(self, rows: IntArray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        items, kinds, gaps, mask = self._histories.tensors(rows, device())
+        return self._item_vectors[items.clamp(min=0)] * mask.unsqueeze(-1), kinds, gaps, mask
+
+
 def train_scorer(
     dataset: Dataset, train_queries: Queries, labels: Labels, vectors: Vectors,
     settings: TrainingSettings, tasks: TasksSettings, user_vectors: Tensor, partial: Partial, reporter: Reporter,
+    lesson: Lesson | None = None,
 ) -> State:  # fmt: skip
-    """The parts' trained state. train_queries: one per training position, with user_vectors [M, D] before it."""
+    """The parts' trained state. train_queries: one per training position, with user_vectors [M, D] before it; `lesson`:
+    what the re-ranker would teach."""
     scorer = make_scorer(settings, tasks)
     chosen = settings.scorer
     task_losses = TaskLosses(tuple(task_names(tasks)), chosen.task_weights)
-    histories = query_histories(dataset, train_queries, settings.history_length)
+    positions = Positions(dataset, train_queries, settings, vectors.items)
+    taught = None if lesson is None else Positions(dataset, lesson.queries, settings, vectors.items)
     train_clicks = np.flatnonzero(dataset.interactions.positives(tasks.click)[: dataset.split.train_end])
     seen = np.unique(dataset.interactions.items[train_clicks])
     targets, events = train_queries.targets, train_queries.events
     steps = max(1, len(train_queries) // chosen.batch_events)
     scorer.get_buffer("dot_scale").fill_(vectors.scale)
-    item_vectors = vectors.items.to(device())
 
-    def batches(number: int) -> Iterator[tuple[IntArray, IntArray]]:
+    def batches(number: int) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
         generator = np.random.default_rng([settings.seed, number])
         order = generator.permutation(len(train_queries))
         for step in range(steps):
             rows = order[step * chosen.batch_events : (step + 1) * chosen.batch_events]
-            yield rows, generator.choice(seen, min(chosen.negatives, len(seen)), replace=False)
+            negatives = generator.choice(seen, min(chosen.negatives, len(seen)), replace=False)
+            taught_rows = generator.integers(len(lesson.queries), size=_TAUGHT) if lesson is not None else rows[:0]
+            yield rows, negatives, taught_rows
 
-    def history(rows: IntArray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        items, kinds, gaps, mask = histories.tensors(rows, device())
-        return item_vectors[items.clamp(min=0)] * mask.unsqueeze(-1), kinds, gaps, mask
-
-    def loss_of(batch: tuple[IntArray, IntArray]) -> Tensor:
-        rows, negatives = batch
+    def loss_of(batch: tuple[IntArray, IntArray, IntArray]) -> Tensor:
+        rows, negatives, taught_rows = batch
         candidates = np.concatenate(
             [targets[rows][:, None], np.broadcast_to(negatives, (len(rows), len(negatives)))], 1
         )
-
-        def logits_of(places: IntArray) -> Tensor:
-            mixed, _ = scorer.interest_attention(*history(rows[places]), item_vectors[place(candidates[places])])
-            return scorer.interest(mixed).squeeze(-1)
-
-        logits = in_shares(logits_of, np.arange(len(rows)))
+        logits = positions.interest(scorer, rows, candidates)
         wrong = place(candidates[:, 1:] == targets[rows][:, None])
         logits = torch.cat([logits[:, :1], logits[:, 1:].masked_fill(wrong, float("-inf"))], dim=1)
         losses: dict[TaskName, Tensor] = {
             "click": F.cross_entropy(logits, torch.zeros(len(rows), dtype=torch.long, device=device()))
         }
+        if lesson is not None and taught is not None:
+            opinion = taught.interest(scorer, taught_rows, lesson.candidates[taught_rows])
+            losses["click"] = losses["click"] + lesson.loss(opinion, taught_rows)
         if len(scorer.tasks) > 1:
-            own = item_vectors[place(targets[rows])[:, None]]
-            values = scorer.values(user_vectors[rows].to(device()), *history(rows), own)[:, 0]
+            values = positions.values(scorer, rows, user_vectors[rows].to(device()))
             losses |= _value_losses(values, labels, events[rows])
         total: Tensor = task_losses(losses)
         return total
@@ -145,87 +164,6 @@ def train_scorer(
     plan = Plan("scorer", chosen.epochs, steps, chosen.learning_rate)
     train(nn.ModuleList([scorer, task_losses]), plan, batches, loss_of, partial, reporter)
     return dict(scorer.state_dict())
-
-
-def fit_fusion(scorer: Scorer, queries: Queries, requests: Requests, cold_price: float, reporter: Reporter) -> None:
-    """Set the normalisation of the features and the weights of the click logit's parts, on validation `queries`.
-
-    The weights maximise the likelihood of the item that came among all that the user had not had. Then the weight of
-    being cold is raised as far as NDCG@10 stays within `cold_price` of the best: an item that is never shown never gets
-    the events that would make it warm.
-    """
-    scorer.eval()
-    _normalise_features(scorer, queries, requests)
-    sample = _fusion_sample(scorer, queries, requests, reporter)
-    weights = _most_likely_weights(scorer.part_weights, sample)
-
-    def ndcg(cold_weight: float) -> float:
-        logits = (sample.parts @ weights + sample.parts[..., -1] * cold_weight).numpy()
-        ranks = target_ranks(logits, sample.targets.numpy(), sample.allowed.numpy())
-        return float(rank_metrics(ranks)["ndcg@10"].mean())
-
-    steps = np.arange(0.0, _MOST_COLD_WEIGHT, _COLD_STEP)
-    values = np.array([ndcg(step) for step in steps])
-    within = np.flatnonzero(values >= values.max() * (1.0 - cold_price))
-    weights[-1] += float(steps[within[-1]])
-    scorer.part_weights.data.copy_(weights)
-
-
-@dataclass(frozen=True)
-class _FusionSample:
-    """The parts of the click logit over the items that a query may rank."""
-
-    parts: Tensor  # [Q, C, K]
-    allowed: Tensor  # [Q, C] false for items that the user has had
-    targets: Tensor  # [Q] the place of the item that came
-
-
-def _fusion_sample(scorer: Scorer, queries: Queries, requests: Requests, reporter: Reporter) -> _FusionSample:
-    """Over all items, or over a fixed sample of them and the target where there are more than memory bears."""
-    item_count = len(requests.item_vectors)
-    generator = np.random.default_rng(0)
-    shared = np.sort(generator.choice(item_count, min(item_count, _MOST_FUSION_ITEMS), replace=False))
-    whole = len(shared) == item_count
-    parts, allowed, targets = [], [], []
-    batches = list(queries.batches(_BATCH))
-    with torch.inference_mode(), reporter.track("Weights of the scorer's parts", len(batches)) as advance:
-        for batch in batches:
-            wanted = batch.targets[:, None]
-            candidates = np.broadcast_to(shared, (len(batch), len(shared)))
-            unseen = np.take_along_axis(batch.unseen(), candidates, axis=1)
-            if not whole:
-                unseen = np.concatenate([unseen & (candidates != wanted), np.ones_like(wanted, dtype=bool)], axis=1)
-                candidates = np.concatenate([candidates, wanted], axis=1)
-            parts.append(scorer.parts(**requests.tensors(batch, candidates))[0])
-            allowed.append(torch.from_numpy(unseen))
-            targets.append(torch.from_numpy(batch.targets if whole else np.full(len(batch), len(shared))))
-            advance("")
-    # A clone leaves inference mode, so that gradients can flow.
-    return _FusionSample(torch.cat(parts).clone(), torch.cat(allowed), torch.cat(targets))
-
-
-def _normalise_features(scorer: Scorer, queries: Queries, requests: Requests) -> None:
-    sample = requests.features(queries.take(slice(0, _BATCH))).reshape(-1, len(FEATURES))
-    flat = torch.from_numpy(sample)
-    scorer.get_buffer("feature_mean").copy_(flat.mean(dim=0))
-    scorer.get_buffer("feature_scale").copy_(flat.std(dim=0).clamp(min=1e-6))
-
-
-def _most_likely_weights(start: Tensor, sample: _FusionSample) -> Tensor:
-    """The weights [K] under which the items that came are most likely."""
-    weights = start.detach().clone().requires_grad_()
-    optimiser = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        logits = (sample.parts @ weights).masked_fill(~sample.allowed, float("-inf"))
-        # A trace of ridge decides where a part says nothing, e.g. without cold items.
-        loss = F.cross_entropy(logits, sample.targets) + _RIDGE * (weights**2).sum()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    return weights.detach()
 
 
 def _value_losses(values: Tensor, labels: Labels, events: IntArray) -> dict[TaskName, Tensor]:

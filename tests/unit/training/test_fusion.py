@@ -1,0 +1,92 @@
+"""The weights that join the scorer's parts: what carries the signal gets weight, what is left out gets none."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from services.model.collaborative import FEATURES
+from services.model.scorer import Scorer
+from services.runtime.errors import SetupError
+from services.runtime.scenario import TaskSettings, TasksSettings
+from services.training.config import TrainingSettings
+from services.training.fusion import PARTS, fit_fusion
+from services.training.progress import Reporter
+from services.training.train_scorer import make_scorer
+
+ITEMS, QUERIES = 20, 80
+
+
+class Batch:
+    """Queries whose target is what their cf feature says, mostly."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
+        self.targets = rows % ITEMS
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(self, size: int) -> list["Batch"]:
+        return [Batch(self.rows[start : start + size]) for start in range(0, len(self.rows), size)]
+
+    def take(self, rows: slice) -> "Batch":
+        return Batch(self.rows[rows])
+
+    def unseen(self) -> np.ndarray:
+        return np.ones((len(self), ITEMS), dtype=np.bool_)
+
+
+def features(batch: Batch) -> np.ndarray:
+    values = np.random.default_rng(0).normal(size=(QUERIES, ITEMS, len(FEATURES))).astype(np.float32)[batch.rows]
+    values[np.arange(len(batch)), batch.targets, FEATURES.index("cf")] += 3.0
+    # Every item is warm but the last.
+    values[..., FEATURES.index("popularity")] = np.where(np.arange(ITEMS) < ITEMS - 1, 3.0, 0.0)
+    return values
+
+
+def tensors(batch: Batch, candidates: np.ndarray) -> dict[str, torch.Tensor]:
+    size = len(batch)
+    generator = torch.Generator().manual_seed(int(batch.rows[0]))
+    return {
+        "user_vector": torch.randn(size, 8, generator=generator),
+        "item_vectors": torch.randn(size, 4, 8, generator=generator),
+        "event_kinds": torch.zeros(size, 4, dtype=torch.long),
+        "time_gaps": torch.zeros(size, 4),
+        "mask": torch.ones(size, 4),
+        "candidate_vectors": torch.randn(size, candidates.shape[1], 8, generator=generator),
+        "features": torch.from_numpy(features(batch)),
+    }
+
+
+def fitted(left_out: tuple[str, ...] = (), cold_price: float = 0.0) -> dict[str, float]:
+    settings = TrainingSettings.model_validate({"vector_dimension": 8, "history_length": 4, "scorer": {"width": 8}})
+    scorer: Scorer = make_scorer(settings, TasksSettings(click=TaskSettings(events=["click"])))
+    requests = SimpleNamespace(item_vectors=np.zeros((ITEMS, 8), np.float32), tensors=tensors, features=features)
+    queries = Batch(np.arange(QUERIES))
+    fit_fusion(scorer, queries, requests, cold_price, left_out, Reporter(Console(quiet=True)))  # type: ignore[arg-type]
+    return dict(zip(PARTS, scorer.part_weights.tolist(), strict=True))
+
+
+def test_the_part_that_knows_gets_the_weight() -> None:
+    weights = fitted()
+    others = [abs(value) for name, value in weights.items() if name not in ("cf", "cold")]
+    assert weights["cf"] > 2 * max(others)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_is_left_out_gets_none(part: str) -> None:
+    weights = fitted((part,), cold_price=0.2)
+    assert weights[part] == 0.0
+    assert sum(value != 0.0 for value in weights.values()) >= len(PARTS) - 2
+
+
+def test_the_price_buys_weight_for_cold_items() -> None:
+    assert fitted(cold_price=0.5)["cold"] > fitted(cold_price=0.05)["cold"] >= fitted(cold_price=0.0)["cold"]
+
+
+def test_a_price_for_a_part_that_is_left_out_is_refused() -> None:
+    with pytest.raises((SetupError, ValueError), match=r"scorer.cold_price has no effect while scorer.left_out"):
+        TrainingSettings.model_validate({"scorer": {"cold_price": 0.1, "left_out": ["cold"]}})
