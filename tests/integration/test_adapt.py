@@ -6,7 +6,6 @@ import numpy as np
 import onnxruntime
 import pyarrow as pa
 import pytest
-import yaml
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
@@ -17,28 +16,7 @@ from services.runtime.bundle import Bundle, open_current_bundle
 from services.runtime.errors import SetupError
 from services.training import assemble, pipeline
 from services.training.reproduce import largest_difference
-from tests.support.tiny_training import HEAD, HOUR_MS, make_base_model, make_tables
-
-SMALL = {
-    "vector_dimension": 16,
-    "history_length": 8,
-    "item_tokens": 16,
-    "validation_queries": 40,
-    "calibration_candidates": 20,
-    "item_adaptation": {"steps": 20, "batch_pairs": 16, "lora_rank": 2},
-    "user_tower": {"epochs": 3, "layers": 1},
-    "collaborative": {"regularisation": [10.0], "window_events": [None], "decays": [0.9]},
-    "scorer": {"width": 8, "train_events": 200, "epochs": 1, "batch_events": 64, "negatives": 10, "fusion_queries": 40},
-    "reranker": {
-        "steps": 10, "batch_histories": 2, "candidates": 4, "lora_rank": 2, "history_events": 3, "history_tokens": 24,
-        "item_tokens": 12, "rerank_count": 8, "fusion_queries": 20, "evaluation_queries": 20,
-    },
-}  # fmt: skip
-
-
-def write_scenario(path: Path, training: dict) -> Path:
-    path.write_text(yaml.safe_dump({"scenarios": {"tiny": {**HEAD, "training": training}}}))
-    return path
+from tests.support.tiny_training import HOUR_MS, make_base_model, make_tables, small_training, write_scenarios
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +25,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("state")
     make_base_model(folder / "base")
     make_tables(folder / "data" / "tiny")
-    write_scenario(folder / "tiny.yaml", {"base_model": str(folder / "base"), **SMALL})
-    adapt("tiny", state=folder, scenario_file=[folder / "tiny.yaml"])
+    file = write_scenarios(folder / "tiny.yaml", tiny=small_training(folder / "base"))
+    adapt("tiny", state=folder, scenario_file=[file])
     return folder
 
 
@@ -69,7 +47,7 @@ def test_the_bundle_is_whole(bundle: Bundle) -> None:
     assert set(manifest.calibration) == set(manifest.tasks)
     steps = manifest.method["steps"]
     assert {"language-model", "user-tower", "features", "scorer", "reranker"} <= set(steps)
-    assert [row["round"] for row in steps["user-tower"]["rounds"]] == [1, 2, 3]
+    assert [row["round"] for row in steps["user-tower"]["rounds"]] == [1, 2]
     assert all({"loss", "validation"} <= set(row) for row in steps["user-tower"]["rounds"])
     assert {(row.method, row.slice, row.metric) for row in manifest.metrics} >= {
         (method, "all", "ndcg@10") for method in ("full", "popularity", "item_knn", "ease", "frozen_text")
@@ -133,8 +111,9 @@ def test_a_second_run_repeats_nothing(state: Path, bundle: Bundle, monkeypatch: 
 
 def test_an_interrupted_run_continues(state: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Other settings of the re-ranker alone: the steps before it are kept, and so is what it had done."""
-    changed = {**SMALL, "reranker": {**SMALL["reranker"], "steps": 20}}  # type: ignore[dict-item]
-    file = write_scenario(tmp_path / "tiny.yaml", {"base_model": str(state / "base"), **changed})
+    training = small_training(state / "base")
+    training["reranker"]["steps"] = 20
+    file = write_scenarios(tmp_path / "tiny.yaml", tiny=training)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -153,7 +132,7 @@ def test_an_interrupted_run_continues(state: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_bundle_is_made_again_from_its_manifest(state: Path, bundle: Bundle, tmp_path: Path) -> None:
     """In a state folder of its own, by the scenario file's other settings."""
-    file = write_scenario(tmp_path / "tiny.yaml", {"base_model": str(state / "base"), "seed": 99})
+    file = write_scenarios(tmp_path / "tiny.yaml", tiny={"base_model": str(state / "base"), "seed": 99})
     make_tables(tmp_path / "data" / "tiny")
     adapt("tiny", state=tmp_path, scenario_file=[file], from_manifest=bundle.path)
     again = open_current_bundle(tmp_path / "models", "tiny").manifest
@@ -167,7 +146,7 @@ def test_a_bundle_is_made_again_from_its_manifest(state: Path, bundle: Bundle, t
 
 
 def test_a_manifest_of_other_data_is_refused(state: Path, bundle: Bundle, tmp_path: Path) -> None:
-    file = write_scenario(tmp_path / "tiny.yaml", {"base_model": str(state / "base")})
+    file = write_scenarios(tmp_path / "tiny.yaml", tiny={"base_model": str(state / "base")})
     make_tables(tmp_path / "data" / "tiny")
     events = pa.parquet.read_table(tmp_path / "data" / "tiny" / "events.parquet")
     pa.parquet.write_table(events.slice(1), tmp_path / "data" / "tiny" / "events.parquet")
@@ -176,6 +155,6 @@ def test_a_manifest_of_other_data_is_refused(state: Path, bundle: Bundle, tmp_pa
 
 
 def test_a_base_model_that_is_not_there(state: Path, tmp_path: Path) -> None:
-    file = write_scenario(tmp_path / "tiny.yaml", {"base_model": str(tmp_path / "nothing"), **SMALL})
+    file = write_scenarios(tmp_path / "tiny.yaml", tiny=small_training(tmp_path / "nothing"))
     with pytest.raises(SetupError, match="base_model"):
         adapt("tiny", state=state, scenario_file=[file])

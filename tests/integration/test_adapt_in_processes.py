@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.runtime.bundle import open_current_bundle
-from tests.integration.test_adapt import SMALL, write_scenario
-from tests.support.tiny_training import make_base_model, make_tables
+from tests.support.tiny_training import make_base_model, make_tables, small_training, write_scenarios
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
 
@@ -18,7 +17,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.
 def test_two_processes_make_one_bundle(tmp_path: Path) -> None:
     make_base_model(tmp_path / "base")
     make_tables(tmp_path / "data" / "tiny")
-    file = write_scenario(tmp_path / "tiny.yaml", {"base_model": str(tmp_path / "base"), "threads": 1, **SMALL})
+    file = write_scenarios(tmp_path / "tiny.yaml", tiny=small_training(tmp_path / "base"))
     command = ("-m", "services.cli", "adapt", "tiny", "--state", str(tmp_path), "--scenario-file", str(file))
     subprocess.run(
         [sys.executable, *TORCHRUN, *command], check=True, timeout=280, env=os.environ | {"ACCELERATE_USE_CPU": "1"}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -13,11 +14,12 @@ from services.cli.adapt import adapt
 from services.runtime.bundle import Bundle, open_current_bundle
 from services.runtime.errors import SetupError
 from services.runtime.scenario import load_scenarios
-from services.training.dataset import load_dataset
+from services.training.base_model import load_tokenizer
+from services.training.dataset import load_dataset, tokenise
 from services.training.dataset_source import ensure_tables, tables_folder
 from services.training.importers import Imported
 from services.training.tables import fingerprint, validate_folder
-from tests.support.tiny_training import make_base_model, make_decoder
+from tests.support.tiny_training import make_base_model, make_decoder, small_training
 
 Rows = list[dict[str, Any]]
 START_S = 1_600_000_000
@@ -32,20 +34,6 @@ RATED = {
     "conversion": {"events": ["rating"], "min_value": 4},
     "rating": {"events": ["rating"], "min": 1, "max": 5},
 }
-SMALL = {
-    "vector_dimension": 16,
-    "history_length": 8,
-    "item_tokens": 16,
-    "validation_queries": 40,
-    "item_adaptation": {"steps": 10, "batch_pairs": 8, "lora_rank": 2},
-    "user_tower": {"epochs": 1, "layers": 1},
-    "scorer": {"width": 8, "train_events": 200, "epochs": 1, "fusion_queries": 40},
-    "reranker": {"enabled": False},
-}
-RERANKER = {
-    "steps": 10, "batch_histories": 2, "lora_rank": 2, "history_events": 3, "history_tokens": 24, "item_tokens": 12,
-    "fusion_queries": 20, "evaluation_queries": 20,
-}  # fmt: skip
 
 
 class Shop:
@@ -56,16 +44,28 @@ class Shop:
         self.file = folder / "edge.yaml"
         self._base_model = base_model
 
-    def write(self, items: Rows, events: Iterable[dict[str, Any]], head: Any = None, training: Any = None) -> None:
+    def write(
+        self,
+        items: Rows,
+        events: Iterable[dict[str, Any]],
+        head: Any = None,
+        *,
+        reranker: bool = False,
+        **training: Any,
+    ) -> None:
+        """The files; `training` holds settings of that section."""
         source = self.folder / "source"
         source.mkdir(exist_ok=True)
         for name, rows in (("items", items), ("events", events)):
             (source / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        chosen = small_training(self._base_model, **training)
+        if not reranker:
+            chosen["reranker"] = {"enabled": False}
         scenario = {
             **HEAD,
             **(head or {}),
             "data": {"source": "tabular", "path": str(source), "time_unit": "s"},
-            "training": {"base_model": str(self._base_model), **SMALL, **(training or {})},
+            "training": chosen,
         }
         self.file.write_text(yaml.safe_dump({"scenarios": {"edge": scenario}}))
 
@@ -163,13 +163,21 @@ def test_texts_and_histories_of_every_kind(shop: Shop) -> None:
 
 
 def test_a_decoder_reads_texts_of_every_kind(tmp_path: Path, base_model: Path) -> None:
-    """Its tokenizer leaves no token of an empty text."""
+    """Its tokenizer leaves no token of an empty text. All vectors come from texts alone, the same tokens give the same
+    vector and others another."""
     shop = Shop(tmp_path, base_model / "decoder")
     empty = [{"item_id": f"i{place}", "title": ""} for place in range(40, 80)]
     rows = [{**item, **odd} for item, odd in zip(items(40), [*ODD, *[{}] * 30], strict=True)]
-    shop.write([*rows, *empty], events(30, 80, 10))
+    shop.write([*rows, *empty], events(30, 80, 10), warm_events=1_000)
     shop.import_()
-    shop.adapt()
+    bundle = shop.adapt()
+    vectors = np.load(bundle.path / "item_vectors.npy")
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+    texts = pq.read_table(bundle.path / "items.parquet")["text"].to_pylist()
+    tokens = tokenise(load_tokenizer(str(base_model / "decoder")), texts, bundle.manifest.item_tokens)
+    same_tokens = np.array([[one == other for other in tokens] for one in tokens])
+    distances = np.linalg.norm(vectors[:, None] - vectors, axis=-1)
+    assert distances[same_tokens].max() < 1e-4 < distances[~same_tokens].min()
 
 
 def test_nobody_has_two_events(shop: Shop) -> None:
@@ -198,7 +206,7 @@ def test_duplicates_and_disorder_change_nothing(shop: Shop) -> None:
 @pytest.mark.parametrize("had", [10, 46, 50])
 def test_fifty_items(shop: Shop, had: int) -> None:
     """Fewer items than default candidates, negatives, neighbours and re-ranked items; some users had almost all."""
-    shop.write(items(50), events(30, 50, had), training={"reranker": RERANKER})
+    shop.write(items(50), events(30, 50, had), reranker=True)
     shop.import_()
     bundle = shop.adapt()
     assert bundle.manifest.reranker is not None

@@ -6,30 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from services.cli.adapt import adapt
 from services.cli.evaluate import evaluate
 from services.runtime.errors import SetupError
 from services.training import pipeline
-from tests.support.tiny_training import HEAD, make_base_model, make_tables
-
-SMALL = {
-    "threads": 1,
-    "vector_dimension": 16,
-    "history_length": 8,
-    "item_tokens": 16,
-    "validation_queries": 40,
-    "calibration_candidates": 20,
-    "item_adaptation": {"steps": 10, "batch_pairs": 16, "lora_rank": 2},
-    "user_tower": {"epochs": 2, "layers": 1},
-    "collaborative": {"regularisation": [10.0], "window_events": [None], "decays": [0.9]},
-    "scorer": {"width": 8, "train_events": 200, "epochs": 1, "batch_events": 64, "negatives": 10, "fusion_queries": 40},
-    "reranker": {
-        "steps": 10, "batch_histories": 2, "candidates": 4, "lora_rank": 2, "history_events": 3, "history_tokens": 24,
-        "item_tokens": 12, "rerank_count": 8, "fusion_queries": 20, "evaluation_queries": 20,
-    },
-}  # fmt: skip
+from tests.support.tiny_training import make_base_model, make_tables, small_training, write_scenarios
 
 
 @pytest.fixture(scope="module", name="state")
@@ -37,11 +19,11 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder in which `recmesh adapt` has run for `tiny`; `other` has the same tables and no model yet."""
     folder = tmp_path_factory.mktemp("state")
     make_base_model(folder / "base")
-    scenario = {**HEAD, "training": {"base_model": str(folder / "base"), **SMALL}}
-    (folder / "scenarios.yaml").write_text(yaml.safe_dump({"scenarios": {"tiny": scenario, "other": scenario}}))
+    training = small_training(folder / "base")
+    file = write_scenarios(folder / "scenarios.yaml", tiny=training, other=training)
     for name in ("tiny", "other"):
         make_tables(folder / "data" / name)
-    adapt("tiny", state=folder, scenario_file=[folder / "scenarios.yaml"])
+    adapt("tiny", state=folder, scenario_file=[file])
     return folder
 
 

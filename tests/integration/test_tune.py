@@ -9,8 +9,7 @@ from services.cli.tune import tune
 from services.training import pipeline, search_space
 from services.training.config import TrainingSettings
 from services.training.search_space import Choice
-from tests.integration.test_adapt import SMALL, write_scenario
-from tests.support.tiny_training import make_base_model, make_tables
+from tests.support.tiny_training import make_base_model, make_tables, small_training, write_scenarios
 
 
 def test_a_search_on_a_tiny_scenario(
@@ -19,7 +18,8 @@ def test_a_search_on_a_tiny_scenario(
     """Only the scorer's width is searched, so that the steps before it are the same in all trials."""
     make_base_model(tmp_path / "base")
     make_tables(tmp_path / "data" / "tiny")
-    file = write_scenario(tmp_path / "tiny.yaml", {"base_model": str(tmp_path / "base"), **SMALL})
+    training = small_training(tmp_path / "base")
+    file = write_scenarios(tmp_path / "tiny.yaml", tiny=training)
     monkeypatch.setattr(search_space, "SPACE", {"scorer.width": Choice((8, 16)), "scorer.dropout": Choice((0.0, 0.2))})
     done = []
     for step in ("adapt_items", "train_users", "train_scorer"):
@@ -31,7 +31,7 @@ def test_a_search_on_a_tiny_scenario(
     assert 1 <= done.count("train_scorer") <= 3
     best = yaml.safe_load((tmp_path / "best.yaml").read_text())
     assert best["training"]["scorer"].keys() == {"width", "dropout"}
-    TrainingSettings.model_validate({**SMALL, "scorer": {**SMALL["scorer"], **best["training"]["scorer"]}})
+    TrainingSettings.model_validate({**training, "scorer": {**training["scorer"], **best["training"]["scorer"]}})
     assert "training:" in capsys.readouterr().out
 
     count = len(done)

@@ -1,10 +1,12 @@
-"""A tiny scenario to train on: tables with a plain taste in them, and a randomly initialised BERT that knows their
-words."""
+"""A tiny scenario to train on: tables with a plain taste in them, randomly initialised language models that know their
+words, and settings with which every step takes a second or less."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import yaml
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -25,6 +27,34 @@ HEAD = {
     },
 }
 """The head of a scenario file for the tables."""
+
+
+def small_training(base_model: Path, **changes: Any) -> dict[str, Any]:
+    """A section `training` in which `changes` replace settings and whole sections. What the size of the catalogue
+    limits (negatives, candidates, neighbours) has its default."""
+    return {
+        "base_model": str(base_model),
+        "threads": 1,
+        "vector_dimension": 16,
+        "history_length": 8,
+        "item_tokens": 16,
+        "validation_queries": 40,
+        "item_adaptation": {"steps": 10, "batch_pairs": 16, "lora_rank": 2},
+        "user_tower": {"epochs": 2, "layers": 1},
+        "scorer": {"width": 8, "train_events": 200, "epochs": 1, "batch_events": 64, "fusion_queries": 40},
+        "reranker": {
+            "steps": 10, "batch_histories": 2, "lora_rank": 2, "history_events": 3, "history_tokens": 24,
+            "item_tokens": 12, "fusion_queries": 20, "evaluation_queries": 20,
+        },
+        **changes,
+    }  # fmt: skip
+
+
+def write_scenarios(path: Path, **training: dict[str, Any]) -> Path:
+    """Write a scenario file of HEAD with each scenario's section `training`. Returns `path`."""
+    scenarios = {name: {**HEAD, "training": section} for name, section in training.items()}
+    path.write_text(yaml.safe_dump({"scenarios": scenarios}))
+    return path
 
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

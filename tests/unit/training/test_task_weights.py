@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -13,7 +12,7 @@ from services.runtime.errors import SetupError
 from services.training.config import ScorerSettings
 from services.training.progress import Reporter
 from services.training.task_weights import TaskLosses
-from tests.support.tiny_training import HEAD, make_base_model, make_tables
+from tests.support.tiny_training import make_base_model, make_tables, small_training, write_scenarios
 
 TASKS = ("click", "conversion", "rating")
 
@@ -51,14 +50,8 @@ def test_what_cannot_have_an_effect_is_refused() -> None:
 def test_a_scorer_trains_with_either(tmp_path: Path, task_weights: object) -> None:
     make_base_model(tmp_path / "base")
     make_tables(tmp_path / "data" / "tiny")
-    training = {
-        "base_model": str(tmp_path / "base"), "vector_dimension": 16, "history_length": 8, "item_tokens": 16,
-        "validation_queries": 40, "item_adaptation": {"method": "frozen"}, "user_tower": {"epochs": 1, "layers": 1},
-        "collaborative": {"regularisation": [10.0]}, "reranker": {"enabled": False},
-        "scorer": {"width": 8, "train_events": 64, "epochs": 1, "batch_events": 32, "negatives": 5,
-                   "fusion_queries": 20, "task_weights": task_weights},
-    }  # fmt: skip
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump({"scenarios": {"tiny": {**HEAD, "training": training}}}))
+    training = small_training(tmp_path / "base", item_adaptation={"method": "frozen"}, reranker={"enabled": False})
+    training["scorer"]["task_weights"] = task_weights
+    file = write_scenarios(tmp_path / "tiny.yaml", tiny=training)
     scorer = open_adaptation("tiny", [file], tmp_path, Reporter(Console(quiet=True))).scorer
     assert all(torch.isfinite(value).all() for value in scorer.state_dict().values())

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from rich.console import Console
 
 from services.cli.adaptations import open_adaptation
 from services.runtime.errors import SetupError
 from services.training.pipeline import Adaptation
 from services.training.progress import Reporter
-from tests.support.tiny_training import HEAD, make_base_model, make_decoder, make_tables
+from tests.support.tiny_training import make_base_model, make_decoder, make_tables, small_training, write_scenarios
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +25,10 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def adaptation(state: Path, tmp_path: Path, first: dict[str, Any], second: dict[str, Any]) -> Adaptation:
     """That of the scenario "second", which begins from "first"."""
-    common = {
-        "base_model": str(state / "base"), "vector_dimension": 16, "history_length": 8, "item_tokens": 16,
-        "validation_queries": 40, "precision": "float32",
-        "item_adaptation": {"steps": 10, "batch_pairs": 16, "lora_rank": 2}, "user_tower": {"epochs": 1, "layers": 1},
-        "reranker": {"enabled": False},
-    }  # fmt: skip
-    scenarios = {
-        "first": {**HEAD, "training": {**common, **first}},
-        "second": {**HEAD, "training": {**common, "transfer_from": "first", **second}},
-    }
-    file = tmp_path / "scenarios.yaml"
-    file.write_text(yaml.safe_dump({"scenarios": scenarios}))
+    common = small_training(state / "base", precision="float32", reranker={"enabled": False})
+    file = write_scenarios(
+        tmp_path / "scenarios.yaml", first={**common, **first}, second={**common, "transfer_from": "first", **second}
+    )
     return open_adaptation("second", [file], state, Reporter(Console(quiet=True)))
 
 
@@ -60,7 +51,7 @@ def test_what_was_learned_is_where_the_next_begins(state: Path, tmp_path: Path) 
 
 def test_the_source_is_part_of_the_key(state: Path, tmp_path: Path) -> None:
     one = adaptation(state, tmp_path, {}, {})
-    other = adaptation(state, tmp_path, {"user_tower": {"epochs": 2, "layers": 1}}, {})
+    other = adaptation(state, tmp_path, {"user_tower": {"epochs": 3, "layers": 1}}, {})
     assert one.key("item_adaptation") != other.key("item_adaptation")
     assert one.key() == other.key()
 
