@@ -1,4 +1,4 @@
-"""HetRec 2011 Last.fm 2K: artists, what users play and how they tag. Tab-separated, encodings mixed, dates by month.
+"""HetRec 2011 Last.fm 2K: artists, what users play and how they tag, tags dated by month.
 
 The files give no time for plays, only totals at the crawl. A play of an artist whom the user tagged takes the time of
 the user's first tag of that artist. Any other play may have happened as late as the crawl, so it is placed after the
@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.runtime.errors import SetupError
 from services.runtime.scenario import ScenarioHead
 from services.training.config import DataSettings
 from services.training.importers.assemble import Imported, assemble, draft, event_ids
-from services.training.importers.rows import Progress, Rejects, Rows, read_delimited
+from services.training.importers.hetrec_files import read_listening
+from services.training.importers.rows import Progress, Rejects, Rows
 from services.training.importers.texts import categories_of, title_of
 from services.training.tables import EVENTS, ITEMS, TIME
 
@@ -33,25 +33,15 @@ CATEGORIES = 10
 TRAINING_SHARE = 0.8
 """Without `tags_until`, tags count that are older than this share of the events."""
 
-_COLUMNS = {
-    "artists.dat": ["id", "name", "url", "pictureURL"],
-    "tags.dat": ["tagID", "tagValue"],
-    "user_artists.dat": ["userID", "artistID", "weight"],
-    "user_taggedartists.dat": ["userID", "artistID", "tagID", "day", "month", "year"],
-    "user_friends.dat": ["userID", "friendID"],
-}
 _MONTH_MS = 31 * 24 * 3600 * 1000
 
 
 def read(path: Path, settings: DataSettings, head: ScenarioHead | None, progress: Progress) -> Imported:
     """The files artists.dat, tags.dat, user_artists.dat and user_taggedartists.dat in the folder `path`."""
     rejects = Rejects()
-    artists = read_file(path, "artists.dat", rejects, progress)
-    tags = read_file(path, "tags.dat", rejects, progress)
-    plays = read_file(path, "user_artists.dat", rejects, progress)
-    taggings = read_file(path, "user_taggedartists.dat", rejects, progress)
+    listening = read_listening(path, rejects, progress)
+    artists, plays, taggings = listening.artists, listening.plays, listening.taggings
     _add_times(taggings)
-    plays.parse_numbers("weight")
     merged = _merge_taggings(taggings)
     names = [title_of(name) for name in artists["name"].to_pylist()]
     items = draft(ITEMS, artists, {"item_id": artists["id"], "title": names})
@@ -65,17 +55,8 @@ def read(path: Path, settings: DataSettings, head: ScenarioHead | None, progress
     tables = assemble(items, None, events, rejects, head).tables
     until = _categories_end(settings, tables.events)
     notes.append(f"categories come from tags given before {datetime.fromtimestamp(until / 1000, UTC):%Y-%m-%d}")
-    with_categories = _with_categories(tables.items, _top_tags(taggings, tags, until))
+    with_categories = _with_categories(tables.items, _top_tags(taggings, listening.tags, until))
     return Imported(replace(tables, items=with_categories), rejects, notes)
-
-
-def read_file(folder: Path, name: str, rejects: Rejects, progress: Progress) -> Rows:
-    """One of the data set's files. SetupError when it is missing or has other columns."""
-    path, columns = folder / name, _COLUMNS[name]
-    rows = read_delimited(path, "\t", rejects, progress)
-    if rows.table.column_names != columns:
-        raise SetupError(f"{path}: its first row must be {' '.join(columns)}, separated by tabs")
-    return rows
 
 
 def _add_times(taggings: Rows) -> None:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from services.runtime.scenario import ScenarioHead
 from services.training.config import DataSettings
 from services.training.importers.assemble import Imported, assemble, draft, event_ids
-from services.training.importers.hetrec_lastfm import read_file
+from services.training.importers.hetrec_files import Listening, read_file, read_listening
 from services.training.importers.rows import Progress, Rejects, Rows
 from services.training.importers.texts import categories_of, description_of, title_of
 from services.training.tables import EVENTS, ITEMS, TIME
@@ -41,15 +41,11 @@ SEED = b"friendships"
 def read(path: Path, settings: DataSettings, head: ScenarioHead | None, progress: Progress) -> Imported:
     """The files artists.dat, tags.dat, user_artists.dat, user_taggedartists.dat and user_friends.dat in `path`."""
     rejects = Rejects()
-    artists = read_file(path, "artists.dat", rejects, progress)
-    tags = read_file(path, "tags.dat", rejects, progress)
-    plays = read_file(path, "user_artists.dat", rejects, progress)
-    taggings = read_file(path, "user_taggedartists.dat", rejects, progress)
+    listening = read_listening(path, rejects, progress)
     friends = read_file(path, "user_friends.dat", rejects, progress)
-    plays.parse_numbers("weight")
     friends.set_aside(pc.equal(friends["userID"], friends["friendID"]), "friendID", "is the user's own id")
-    people = _people(friends, plays)
-    profiles = _Profiles(artists, tags, plays, taggings)
+    people = _people(friends, listening.plays)
+    profiles = _Profiles(listening)
     items = pa.concat_tables([draft(ITEMS, part, profiles.columns(part["userID"].to_pylist())) for part in people])
     events = [*(_views(part, progress) for part in people), _follows(friends, progress)]
     notes = [
@@ -74,7 +70,8 @@ def _people(friends: Rows, plays: Rows) -> list[Rows]:
 class _Profiles:
     """What people's artists and tags say of them."""
 
-    def __init__(self, artists: Rows, tags: Rows, plays: Rows, taggings: Rows) -> None:
+    def __init__(self, listening: Listening) -> None:
+        artists, tags, plays, taggings = listening.artists, listening.tags, listening.plays, listening.taggings
         names = dict(zip(artists["id"].to_pylist(), map(title_of, artists["name"].to_pylist()), strict=True))
         words = dict(zip(tags["tagID"].to_pylist(), tags["tagValue"].to_pylist(), strict=True))
         self._artists = _most(plays["userID"], plays["artistID"], plays["weight"], names, ARTISTS)
