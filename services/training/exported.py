@@ -3,7 +3,7 @@
 Axes: n texts, Q queries, N items, C candidates, K re-ranked, D vector length, L history length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,15 @@ from services.runtime.scenario import BlendSettings
 from services.training.dataset import Histories, pad_tokens
 from services.training.requests import Requests
 from services.training.split import Queries
+from services.training.train_reranker import RerankerTexts
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 _TEXT_BATCH = 64
 _USER_BATCH = 512
 _SCORE_BATCH = 16
+RERANK_BATCH = 4
+"""Queries that the re-ranker reads at once."""
 
 
 def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -82,6 +85,26 @@ class ExportedScorer:
     def retrieve(self, queries: Queries, count: int) -> IntArray:
         """[Q, count]: the items nearest to each user that they have not had; -1 where there are none."""
         return self._requests.retrieve(queries, min(count, len(self._requests.item_vectors)))
+
+
+class ExportedReranker:
+    """The re-ranker over candidates."""
+
+    def __init__(self, model: Path, texts: RerankerTexts, threads: int) -> None:
+        self._session = open_session(model, threads)
+        self._texts = texts
+
+    def logits(
+        self, queries: Queries, candidates: IntArray, advance: Callable[[str], None] = lambda _: None
+    ) -> FloatArray:
+        """Its logits of candidates [Q, K]: [Q, K]. Histories must not be empty. `advance` is called after each
+        RERANK_BATCH, as Reporter.track wants it."""
+        found = [np.zeros((0, candidates.shape[1]), dtype=np.float32)]
+        for start in range(0, len(queries), RERANK_BATCH):
+            rows = slice(start, start + RERANK_BATCH)
+            found.append(self._session.run(["click"], self._texts.inputs(queries.take(rows), candidates[rows]))[0])
+            advance("")
+        return np.concatenate(found)
 
 
 class FullModel:

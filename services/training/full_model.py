@@ -12,14 +12,14 @@ from tokenizers import Tokenizer
 
 from services.model.blend import blend
 from services.model.collaborative import FEATURES, HISTORY_FEATURES, ItemColumns, ItemWeights
-from services.runtime.bundle import Bundle, RerankerInfo
+from services.runtime.bundle import Bundle, Manifest, RerankerInfo
 from services.runtime.errors import SetupError
 from services.runtime.scenario import BlendSettings
 from services.training.calibrate import Fusion
 from services.training.config import RerankerSettings
 from services.training.dataset import Dataset
 from services.training.export import part_path
-from services.training.exported import ExportedScorer, FullModel, UserEncoder, open_session
+from services.training.exported import ExportedReranker, ExportedScorer, FullModel, UserEncoder
 from services.training.features import FeatureTables
 from services.training.metrics import top_items
 from services.training.requests import Requests
@@ -27,8 +27,6 @@ from services.training.split import Queries
 from services.training.train_reranker import RerankerTexts
 
 FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-_RERANK_BATCH = 4
 
 
 def open_full_model(
@@ -58,10 +56,14 @@ def open_full_model(
     scorer = ExportedScorer(part_path(bundle.triton_path, "scorer"), requests, list(manifest.tasks), threads)
     if rerank_count == 0:
         return FullModel(scorer, manifest.calibration, weights, manifest.rating_range)
-    if manifest.reranker is None:
+    info = manifest.reranker
+    if info is None:
         raise SetupError(f"{bundle.path}: has no re-ranker; evaluate it without one")
-    reranker = ExportedReranker(bundle, manifest.reranker, dataset, threads, rerank_count)
-    return RerankedModel(scorer, bundle, weights, reranker)
+    reranker = ExportedReranker(
+        part_path(bundle.triton_path, "reranker"), _reranker_texts(bundle, info, dataset), threads
+    )
+    fusion = Fusion(info.scorer_weight, info.reranker_weight, info.offset)
+    return RerankedModel(scorer, manifest, weights, reranker, fusion, rerank_count)
 
 
 def bundle_texts(bundle: Bundle) -> list[str]:
@@ -81,51 +83,45 @@ def _feature_tables(bundle: Bundle) -> FeatureTables:
     )
 
 
+def _reranker_texts(bundle: Bundle, info: RerankerInfo, dataset: Dataset) -> RerankerTexts:
+    lengths = RerankerSettings(
+        history_events=info.history_events, history_tokens=info.history_tokens, item_tokens=info.item_tokens
+    )
+    return RerankerTexts(dataset, Tokenizer.from_file(str(bundle.path / "tokenizer.json")), lengths)
+
+
 class RerankedModel(FullModel):
     """The whole ladder: the scorer's best items get the re-ranker's click probability, as in the ranking service."""
 
     def __init__(
-        self, scorer: ExportedScorer, bundle: Bundle, weights: BlendSettings, reranker: "ExportedReranker"
+        self,
+        scorer: ExportedScorer,
+        manifest: Manifest,
+        weights: BlendSettings,
+        reranker: ExportedReranker,
+        fusion: Fusion,
+        rerank_count: int,
     ) -> None:
-        super().__init__(scorer, bundle.manifest.calibration, weights, bundle.manifest.rating_range)
+        """`rerank_count` is K."""
+        super().__init__(scorer, manifest.calibration, weights, manifest.rating_range)
         self._reranker = reranker
+        self._fusion = fusion
+        self._count = rerank_count
 
     def scores(self, queries: Queries) -> FloatArray:
         """[Q, N]. A user without history has nothing to re-rank by."""
         tasks = self._calibrated(self._scorer.raw(queries))
         order = blend(tasks, self._weights, self._rating_range)
-        asked = np.flatnonzero(queries.newest(1)[:, 0] >= 0)
-        best = top_items(order[asked], queries.unseen()[asked], self._reranker.count)
+        asked = np.flatnonzero(queries.history_lengths())
+        best = top_items(order[asked], queries.unseen()[asked], self._count)
         rows, places = np.nonzero(best >= 0)
         items = best[rows, places]
         before = tasks["click"][asked[rows], items]
         judged = self._reranker.logits(queries.take(asked), np.maximum(best, 0))[rows, places]
-        tasks["click"][asked[rows], items] = self._reranker.fuse(before, judged)
+        tasks["click"][asked[rows], items] = self._fused(before, judged)
         return blend(tasks, self._weights, self._rating_range)
 
-
-class ExportedReranker:
-    """The exported re-ranker and how its logit joins the scorer's."""
-
-    def __init__(self, bundle: Bundle, info: RerankerInfo, dataset: Dataset, threads: int, count: int) -> None:
-        """`count` is K."""
-        lengths = RerankerSettings(
-            history_events=info.history_events, history_tokens=info.history_tokens, item_tokens=info.item_tokens
-        )
-        self.count = count
-        self._texts = RerankerTexts(dataset, Tokenizer.from_file(str(bundle.path / "tokenizer.json")), lengths)
-        self._fusion = Fusion(info.scorer_weight, info.reranker_weight, info.offset)
-        self._session = open_session(part_path(bundle.triton_path, "reranker"), threads)
-
-    def logits(self, queries: Queries, candidates: IntArray) -> FloatArray:
-        """Its logits of candidates [Q, K]: [Q, K]."""
-        found = [np.zeros((0, candidates.shape[1]), dtype=np.float32)]
-        for start in range(0, len(queries), _RERANK_BATCH):
-            rows = slice(start, start + _RERANK_BATCH)
-            found.append(self._session.run(["click"], self._texts.inputs(queries.take(rows), candidates[rows]))[0])
-        return np.concatenate(found)
-
-    def fuse(self, click: FloatArray, logits: FloatArray) -> FloatArray:
+    def _fused(self, click: FloatArray, logits: FloatArray) -> FloatArray:
         """Click probabilities from the scorer's `click` and the re-ranker's `logits`, all of one shape."""
         inside = np.clip(click.astype(np.float64), 1e-6, 1 - 1e-6)
         fused = self._fusion.apply(np.log(inside / (1 - inside)), logits)

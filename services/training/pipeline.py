@@ -114,8 +114,7 @@ class Adaptation:
     @cached_property
     def train_queries(self) -> Queries:
         """All training positions that have a history."""
-        queries = build_queries(self.dataset.interactions, self.dataset.split, self.tasks, "train")
-        return queries.take(queries.newest(1)[:, 0] >= 0)
+        return build_queries(self.dataset.interactions, self.dataset.split, self.tasks, "train").with_history()
 
     @cached_property
     def adapted(self) -> State:

@@ -333,6 +333,10 @@ class Queries:
         starts, ends = self._bounds
         return ends - starts
 
+    def with_history(self) -> "Queries":
+        """Those before which their user did something."""
+        return self.take(self.history_lengths() > 0)
+
     def history(self, query: int) -> IntArray:
         """Event positions of a query's whole history, oldest first."""
         starts, ends = self._bounds

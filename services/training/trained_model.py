@@ -57,7 +57,7 @@ class RerankedModel:
     def scores(self, queries: Queries) -> FloatArray:
         """[Q, N]. A user without history has nothing to re-rank by."""
         scores = self._scorer.scores(queries)
-        asked = np.flatnonzero(queries.newest(1)[:, 0] >= 0)
+        asked = np.flatnonzero(queries.history_lengths())
         if len(asked) == 0:
             return scores
         best, before = self._best(queries.take(asked), scores[asked])
@@ -90,9 +90,8 @@ class RerankedModel:
     @cached_property
     def _fusion(self) -> Fusion:
         """How its logit joins the scorer's, fitted on validation."""
-        queries = self._adaptation.validation
-        queries = queries.take(queries.newest(1)[:, 0] >= 0)
-        queries = queries.sample(self._settings.fusion_queries, self._adaptation.settings.seed)
+        asked = self._adaptation.validation.with_history()
+        queries = asked.sample(self._settings.fusion_queries, self._adaptation.settings.seed)
         best, before = self._best(queries, self._scorer.scores(queries))
         labels, known = best == queries.targets[:, None], best >= 0
         return fuse(before, self._logits(queries, best), labels, known, queries.users)

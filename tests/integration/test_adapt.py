@@ -104,7 +104,7 @@ def test_a_second_run_repeats_nothing(state: Path, bundle: Bundle, monkeypatch: 
 
     for step in ("adapt_items", "train_users", "train_scorer", "train_reranker"):
         monkeypatch.setattr(pipeline, step, fail)
-    monkeypatch.setattr(assemble.Assembly, "export", fail)
+    monkeypatch.setattr(assemble, "export_bundle", fail)
     adapt("tiny", state=state, scenario_file=[state / "tiny.yaml"])
     assert open_current_bundle(state / "models", "tiny").manifest.model_version == bundle.manifest.model_version
 
@@ -119,12 +119,12 @@ def test_an_interrupted_run_continues(state: Path, monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(assemble.Assembly, "calibrate", interrupt)
+        patch.setattr(assemble, "calibrate_bundle", interrupt)
         with pytest.raises(KeyboardInterrupt):
             adapt("tiny", state=state, scenario_file=[file])
     for step in ("adapt_items", "train_users", "train_scorer", "train_reranker"):
         monkeypatch.setattr(pipeline, step, interrupt)
-    monkeypatch.setattr(assemble.Assembly, "export", interrupt)
+    monkeypatch.setattr(assemble, "export_bundle", interrupt)
     before = open_current_bundle(state / "models", "tiny").manifest.model_version
     adapt("tiny", state=state, scenario_file=[file])
     assert open_current_bundle(state / "models", "tiny").manifest.model_version > before

@@ -68,8 +68,7 @@ def train(
         share = 2 if settings.reranker.enabled else 1
         found["language_model"] = measure_language_model(dataset, settings, seconds / share)
         if settings.reranker.enabled:
-            queries = build_queries(dataset.interactions, dataset.split, read.head.tasks, "train")
-            queries = queries.take(queries.newest(1)[:, 0] >= 0)
+            queries = build_queries(dataset.interactions, dataset.split, read.head.tasks, "train").with_history()
             found["reranker"] = measure_reranker(dataset, queries, settings, seconds / share)
     found["speedup"] = found["language_model"]["speedup"]
     print_speeds(found, console)
