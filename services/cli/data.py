@@ -17,9 +17,9 @@ from services.cli.state import StateFolder
 from services.runtime.config import parse_settings
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
-from services.training.config import DataSettings
 from services.training.dataset_source import store_tables, tables_folder
 from services.training.importers import FETCHED, IMPORTED, Imported, import_tables
+from services.training.settings.data import DataSettings
 from services.training.tables import SCHEMAS, Problem, validate_file, validate_folder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)

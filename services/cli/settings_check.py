@@ -10,7 +10,8 @@ from services.ranking.config import RankingSettings
 from services.runtime.config import Settings
 from services.runtime.scenario import Scenario
 from services.scoring.config import ScoringSettings, scoring_settings
-from services.training.config import DataSettings, TrainingSettings
+from services.training.config import TrainingSettings
+from services.training.settings.data import DataSettings
 
 SECTION_SETTINGS: dict[str, type[Settings]] = {
     "data": DataSettings,

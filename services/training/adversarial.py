@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from services.training.config import ItemAdaptationSettings
+from services.training.settings.item_adaptation import ItemAdaptationSettings
 
 # PGD's steps together reach 2.5 times as far as they may go (Madry et al., 2018), so that they can turn on the way.
 _REACH = 2.5

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
-from services.training.config import DataSettings
 from services.training.importers import IMPORTED, Imported, Progress, import_tables
 from services.training.importers.rows import no_progress
+from services.training.settings.data import DataSettings
 from services.training.tables import has_tables, write_tables
 
 

@@ -32,9 +32,9 @@ from services.training.baselines import (
     train_matrix,
 )
 from services.training.checkpoints import State
-from services.training.config import CollaborativeSettings
 from services.training.dataset import Dataset
 from services.training.progress import Reporter
+from services.training.settings.collaborative import CollaborativeSettings
 from services.training.split import Queries
 
 FloatArray = npt.NDArray[np.float32]

@@ -16,13 +16,13 @@ from services.runtime.bundle import Bundle, Manifest, RerankerInfo
 from services.runtime.errors import SetupError
 from services.runtime.scenario import BlendSettings
 from services.training.calibrate import Fusion
-from services.training.config import RerankerSettings
 from services.training.dataset import Dataset
 from services.training.export import part_path
 from services.training.exported import ExportedReranker, ExportedScorer, FullModel, UserEncoder
 from services.training.features import FeatureTables
 from services.training.metrics import top_items
 from services.training.requests import Requests
+from services.training.settings.reranker import RerankerSettings
 from services.training.split import Queries
 from services.training.train_reranker import RerankerTexts
 

@@ -10,7 +10,8 @@ import torch
 from services.model.item_tower import ItemEncoder, ItemProjection
 from services.training.base_model import load_language_model, pooling_of
 from services.training.checkpoints import State
-from services.training.config import ItemAdaptationSettings, TrainingSettings
+from services.training.config import TrainingSettings
+from services.training.settings.item_adaptation import ItemAdaptationSettings
 from services.training.start import Start, load_start
 
 _LORA_DROPOUT = 0.05

@@ -25,7 +25,7 @@ from services.runtime.scenario import Scenario
 from services.training.adapt_items import adapt_items, encode_catalogue
 from services.training.base_model import load_tokenizer
 from services.training.checkpoints import Checkpoints, Partial, State, StepLog, state_key
-from services.training.config import RerankerSettings, TrainingSettings
+from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, tokenise
 from services.training.distil import Lesson, prepare_lesson
 from services.training.distributed import process_count
@@ -36,6 +36,7 @@ from services.training.pretrain import pretrain
 from services.training.progress import Reporter
 from services.training.requests import Requests
 from services.training.reranker_candidates import NegativePool, make_pool
+from services.training.settings.reranker import RerankerSettings
 from services.training.split import Queries, build_queries, first_clicks
 from services.training.start import Start
 from services.training.train_reranker import RerankerTexts, check_base_model, make_reranker, train_reranker

@@ -12,10 +12,10 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from services.runtime.errors import SetupError
-from services.training.config import ItemAdaptationSettings
 from services.training.dataset import Dataset
 from services.training.distributed import place
 from services.training.metrics import target_ranks
+from services.training.settings.item_adaptation import ItemAdaptationSettings
 
 IntArray = npt.NDArray[np.int64]
 _PAIRS_PER_HELD_OUT = 10

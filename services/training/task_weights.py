@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from services.runtime.errors import SetupError
-from services.training.config import TaskName, TaskWeights
+from services.training.settings.scorer import TaskName, TaskWeights
 
 
 class TaskLosses(nn.Module):

@@ -21,13 +21,14 @@ from services.model.text import format_history
 from services.runtime.errors import SetupError
 from services.training.base_model import autocast, model_type
 from services.training.checkpoints import Partial, State
-from services.training.config import RerankerLoss, RerankerSettings, TrainingSettings
+from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, pad_tokens, tokenise
 from services.training.distributed import in_shares, place
 from services.training.language_model import add_lora
 from services.training.loop import Plan, train
 from services.training.progress import Reporter
 from services.training.reranker_candidates import NegativePool
+from services.training.settings.reranker import RerankerLoss, RerankerSettings
 from services.training.split import Queries
 
 FloatArray = npt.NDArray[np.float32]

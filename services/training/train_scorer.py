@@ -16,12 +16,13 @@ from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
 from services.runtime.scenario import TasksSettings
 from services.training.checkpoints import Partial, State
-from services.training.config import TaskName, TrainingSettings
+from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, query_histories
 from services.training.distil import Lesson
 from services.training.distributed import device, in_shares, place
 from services.training.loop import Plan, train
 from services.training.progress import Reporter
+from services.training.settings.scorer import TaskName
 from services.training.split import COLD_EVENTS, Queries
 from services.training.task_weights import TaskLosses
 

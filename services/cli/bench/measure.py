@@ -10,7 +10,7 @@ from services.cli.bench.in_process import InProcessModel, UserContext
 from services.cli.bench.report import Measurements
 from services.runtime.bundle import Bundle
 from services.runtime.scenario import Scenario
-from services.training.config import RerankerSettings
+from services.training.settings.reranker import RerankerSettings
 
 WARM_UP_S = 1.0
 ROUND_S = 1.0

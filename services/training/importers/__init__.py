@@ -6,7 +6,6 @@ from typing import Protocol
 
 from services.runtime.errors import SetupError
 from services.runtime.scenario import ScenarioHead
-from services.training.config import DataSettings, SourceName
 from services.training.importers import (
     amazon,
     amazon_derived,
@@ -19,6 +18,7 @@ from services.training.importers import (
 )
 from services.training.importers.assemble import Imported
 from services.training.importers.rows import Progress
+from services.training.settings.data import DataSettings, SourceName
 
 __all__ = ["FETCHED", "IMPORTED", "Imported", "Importer", "Progress", "import_tables"]
 

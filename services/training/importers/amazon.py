@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from services.runtime.errors import SetupError
 from services.runtime.scenario import ScenarioHead
-from services.training.config import DataSettings
 from services.training.importers.assemble import Imported, assemble, draft, event_ids
 from services.training.importers.rows import Progress, Rejects, Rows, read_json_lines
 from services.training.importers.texts import brand_of, categories_of, description_of, price_of, title_of
+from services.training.settings.data import DataSettings
 from services.training.tables import EVENTS, ITEMS, TIME
 
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")

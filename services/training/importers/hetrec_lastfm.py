@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.runtime.scenario import ScenarioHead
-from services.training.config import DataSettings
 from services.training.importers.assemble import Imported, assemble, draft, event_ids
 from services.training.importers.hetrec_files import read_listening
 from services.training.importers.rows import Progress, Rejects, Rows
 from services.training.importers.texts import categories_of, title_of
+from services.training.settings.data import DataSettings
 from services.training.tables import EVENTS, ITEMS, TIME
 
 FIRST_YEAR = 2002

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from services.runtime.errors import SetupError
 from services.runtime.scenario import ScenarioHead
-from services.training.config import DataSettings
 from services.training.importers.assemble import Imported, assemble, draft, event_ids
 from services.training.importers.rows import Progress, Rejects, Rows, read_delimited
+from services.training.settings.data import DataSettings
 from services.training.tables import EVENTS, ITEMS, USERS
 
 GENRES = (

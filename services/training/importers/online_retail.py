@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from services.runtime.checks import MAX_ID_BYTES
 from services.runtime.errors import SetupError
 from services.runtime.scenario import ScenarioHead
-from services.training.config import DataSettings
 from services.training.importers.assemble import Imported, assemble, draft, event_ids
 from services.training.importers.rows import Progress, Rejects, Rows, row_numbers
+from services.training.settings.data import DataSettings
 from services.training.tables import EVENTS, ITEMS, TIME, USERS
 
 _COLUMNS = ("Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")

@@ -7,8 +7,8 @@ import yaml
 
 from services.cli.mesh import check_scenarios
 from services.runtime.scenario import load_scenarios
-from services.training.config import DataSettings
 from services.training.importers import FETCHED
+from services.training.settings.data import DataSettings
 
 FILES = sorted((Path(__file__).parents[3] / "deploy" / "scenarios").glob("*.yaml"))
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from services.training.adversarial import Adversary
 from services.training.base_model import load_language_model
-from services.training.config import ItemAdaptationSettings
 from services.training.language_model import make_learnable
+from services.training.settings.item_adaptation import ItemAdaptationSettings
 from tests.support.tiny_training import make_base_model
 
 IDS = torch.tensor([[2, 5, 7, 3], [2, 9, 3, 0]])

@@ -7,8 +7,8 @@ import torch
 
 from services.training.anchor import Anchor
 from services.training.base_model import load_language_model
-from services.training.config import ItemAdaptationSettings
 from services.training.language_model import make_learnable, merged
+from services.training.settings.item_adaptation import ItemAdaptationSettings
 from tests.support.tiny_training import make_base_model
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from services.runtime.errors import SetupError
-from services.training.config import DataSettings
 from services.training.importers import Imported, import_tables
 from services.training.importers.rows import no_progress
+from services.training.settings.data import DataSettings
 
 
 def write(path: Path, taggings: list[str], plays: list[str]) -> None:

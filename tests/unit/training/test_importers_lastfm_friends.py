@@ -10,12 +10,12 @@ from services.feature.history import apply_events, history_rules
 from services.feature.records import Activity, Event
 from services.runtime.errors import SetupError
 from services.runtime.scenario import EVENT_NUMBERS, load_scenarios
-from services.training.config import DataSettings
 from services.training.dataset import Dataset, load_dataset
 from services.training.dataset_source import store_tables
 from services.training.importers import Imported, import_tables
 from services.training.importers.hetrec_lastfm_friends import VIEW_TIME
 from services.training.importers.rows import no_progress
+from services.training.settings.data import DataSettings
 from services.training.split import build_queries
 from services.training.tables import fingerprint
 

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from services.runtime.errors import SetupError
-from services.training.config import DataSettings
 from services.training.importers import Imported, import_tables
 from services.training.importers.movielens import GENRES, parse_release, parse_title
 from services.training.importers.movielens_widedeep import read_wheel
 from services.training.importers.rows import no_progress
+from services.training.settings.data import DataSettings
 
 
 def imported(path: Path) -> Imported:

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.training.config import DataSettings
 from services.training.dataset_source import store_tables
 from services.training.importers import IMPORTED, import_tables
 from services.training.importers.movielens import GENRES
 from services.training.importers.rows import no_progress
+from services.training.settings.data import DataSettings
 from services.training.tables import fingerprint
 
 USERS, ITEMS = range(1, 7), range(1, 10)

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from services.runtime.errors import SetupError
-from services.training.config import DataSettings
 from services.training.importers import Imported, import_tables
 from services.training.importers.online_retail import item_id_of, spelling_of
 from services.training.importers.rows import no_progress
 from services.training.importers.texts import brand_of, categories_of, description_of, listed, price_of
+from services.training.settings.data import DataSettings
 
 
 def imported(source: str, path: Path) -> Imported:

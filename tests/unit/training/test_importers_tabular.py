@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from services.runtime.config import parse_settings
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
-from services.training.config import DataSettings
 from services.training.dataset_source import ensure_tables, store_tables, tables_folder
 from services.training.importers import Imported, import_tables
 from services.training.importers.rows import Rejects, Rows, no_progress, read_delimited, row_numbers, to_utf8
+from services.training.settings.data import DataSettings
 from services.training.tables import read_tables, validate_folder
 
 NOON = datetime(2024, 5, 6, 12, tzinfo=UTC)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from services.training.config import ItemAdaptationSettings, TrainingSettings
+from services.training.config import TrainingSettings
 from services.training.language_model import load_item_encoder, make_item_encoder, make_learnable, merged, rate_factor
+from services.training.settings.item_adaptation import ItemAdaptationSettings
 from tests.support.tiny_training import make_base_model
 
 IDS, MASK = torch.tensor([[2, 5, 7, 3]]), torch.ones(1, 4, dtype=torch.long)

@@ -14,10 +14,11 @@ from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
 from services.training.base_model import load_language_model, load_tokenizer
 from services.training.checkpoints import Partial, State
-from services.training.config import PretrainingSettings, TrainingSettings
+from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, load_dataset
 from services.training.pretrain import known_items, pretrain
 from services.training.progress import Reporter
+from services.training.settings.pretraining import PretrainingSettings
 from services.training.start import Start
 from tests.support.tiny_training import HEAD, make_base_model, make_decoder, make_tables
 

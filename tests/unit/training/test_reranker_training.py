@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from services.training.config import RerankerSettings
 from services.training.reranker_candidates import NegativePool, make_pool
+from services.training.settings.reranker import RerankerSettings
 from services.training.split import Interactions, Queries
 from services.training.train_reranker import interest_loss
 

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from services.cli.adaptations import open_adaptation
 from services.runtime.errors import SetupError
-from services.training.config import ScorerSettings
 from services.training.progress import Reporter
+from services.training.settings.scorer import ScorerSettings
 from services.training.task_weights import TaskLosses
 from tests.support.tiny_training import make_base_model, make_tables, small_training, write_scenarios
 

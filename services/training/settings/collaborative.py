@@ -1,0 +1,27 @@
+"""Step 3: item-to-item weights and dense features."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from services.runtime.config import Settings
+
+
+class CollaborativeSettings(Settings):
+    """The item-to-item weights and the popularity columns that the dense features come from. Where there are several
+    values, the best on validation is taken."""
+
+    window_events: list[Annotated[int, Field(ge=2)] | None] = Field(default=[None, 50], min_length=1)
+    """Items go together within sessions of so many events of a user, overlapping by half; none: within all of them."""
+    regularisation: list[Annotated[float, Field(gt=0)]] = Field(default=[100.0, 500.0, 2000.0], min_length=1)
+    """cf (EASE): values of λ."""
+    shrinkage: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0, 10.0], min_length=1)
+    """knn (cosine of co-occurrence): values added to the denominator."""
+    decays: list[Annotated[float, Field(gt=0, le=1)]] = Field(default=[0.7, 0.8, 0.9, 0.95, 1.0], min_length=1)
+    """An event's weight as a share of that of the event after it, when weights are summed over a history."""
+    neighbours: int = Field(default=100, ge=1)
+    """text: nearest items by text that have a weight."""
+    weights_per_item: int = Field(default=500, ge=1)
+    """Weights kept per item and feature, those of greatest size."""
+    half_life_days: float = Field(default=14.0, gt=0)
+    """Age at which an event counts half for recent_popularity."""
