@@ -14,7 +14,7 @@ from torch import Tensor
 
 from services.runtime.bundle import Calibration
 from services.training.bootstrap import UserBootstrap
-from services.training.metrics import rank_metrics, target_ranks
+from services.training.metrics import ndcg_at_10
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -92,8 +92,8 @@ def _pays(scorer: FloatArray, reranker: FloatArray, labels: BoolArray, known: Bo
             return False
         own, other = _order_weights(scorer[fitted], reranker[fitted], labels[fitted], known[fitted])
         targets = labels[rows].argmax(axis=1)
-        fused = rank_metrics(target_ranks(own * scorer[rows] + other * reranker[rows], targets, known[rows]))["ndcg@10"]
-        alone = rank_metrics(target_ranks(scorer[rows], targets, known[rows]))["ndcg@10"]
+        fused = ndcg_at_10(own * scorer[rows] + other * reranker[rows], targets, known[rows])
+        alone = ndcg_at_10(scorer[rows], targets, known[rows])
         lead[rows] = fused - alone
     return UserBootstrap(users).mean(lead).low > 0
 

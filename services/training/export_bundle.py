@@ -22,7 +22,7 @@ from services.training.checkpoints import State
 from services.training.dataset import tokenise
 from services.training.export import export_part, quantise_where_free
 from services.training.exported import encode_texts
-from services.training.metrics import rank_metrics, target_ranks
+from services.training.metrics import ndcg_at_10
 from services.training.unsealed import UnsealedBundle
 
 FloatArray = npt.NDArray[np.float32]
@@ -130,5 +130,5 @@ def _item_encoder_quality(bundle: UnsealedBundle, model: Path) -> float:
     token_ids = tokenise(adaptation.tokenizer, adaptation.dataset.texts, settings.item_tokens)
     vectors = encode_texts(model, token_ids, settings.threads)
     users = bundle.requests().user_vectors(adaptation.validation)
-    ranks = target_ranks(users @ vectors.T, adaptation.validation.targets, adaptation.validation.unseen())
-    return float(rank_metrics(ranks)["ndcg@10"].mean())
+    found = ndcg_at_10(users @ vectors.T, adaptation.validation.targets, adaptation.validation.unseen())
+    return float(found.mean())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
-from services.training.metrics import rank_metrics, target_ranks
+from services.training.metrics import ndcg_at_10
 from services.training.progress import Reporter
 from services.training.requests import Requests
 from services.training.split import Queries
@@ -55,8 +55,7 @@ def _cold_weight(weights: Tensor, cold_price: float, sample: "_FusionSample") ->
 
     def ndcg(cold_weight: float) -> float:
         logits = (sample.parts @ weights + sample.parts[..., -1] * cold_weight).numpy()
-        ranks = target_ranks(logits, sample.targets.numpy(), sample.allowed.numpy())
-        return float(rank_metrics(ranks)["ndcg@10"].mean())
+        return float(ndcg_at_10(logits, sample.targets.numpy(), sample.allowed.numpy()).mean())
 
     steps = np.arange(0.0, _MOST_COLD_WEIGHT, _COLD_STEP)
     values = np.array([ndcg(step) for step in steps])

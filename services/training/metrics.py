@@ -50,6 +50,11 @@ def rank_metrics(ranks: FloatArray) -> dict[str, FloatArray]:
     }
 
 
+def ndcg_at_10(scores: FloatArray, targets: IntArray, answers: BoolArray) -> FloatArray:
+    """NDCG@10 [Q] of the order by `scores`. Shapes and errors as in target_ranks."""
+    return rank_metrics(target_ranks(scores, targets, answers))["ndcg@10"]
+
+
 def ranking_auc(ranks: FloatArray, answer_counts: IntArray) -> FloatArray:
     """Share of a query's other answers that rank below its target, ties counting half: ranks, answer_counts [Q] → [Q].
 

@@ -21,10 +21,11 @@ from services.training.dataset import Dataset, tokenise
 from services.training.export import part_path
 from services.training.exported import FullModel, encode_texts
 from services.training.full_model import bundle_texts, open_full_model
-from services.training.metrics import rank_metrics, target_ranks
+from services.training.metrics import ndcg_at_10
 from services.training.progress import Reporter
 from services.training.split import Queries
 from services.training.text_attacks import Attack, keyword_stuffing, paraphrase, typos
+from services.training.train_users import train_item_counts
 
 FloatArray = npt.NDArray[np.float32]
 AS_SERVED = "as served"
@@ -63,7 +64,7 @@ class RobustnessRow(Settings):
 
 def attacks_on(dataset: Dataset) -> dict[str, Attack]:
     """By name."""
-    popularity = np.bincount(dataset.interactions.items[: dataset.split.train_end], minlength=dataset.item_count)
+    popularity = train_item_counts(dataset)
     return {
         "typos": typos(_TYPO_SHARE, _SEED),
         "paraphrase": paraphrase,
@@ -100,8 +101,7 @@ def _vectors(bundle: Bundle, texts: list[str], threads: int) -> FloatArray:
 
 def _ndcg(model: FullModel, queries: Queries) -> FloatArray:
     """[Q]: NDCG@10."""
-    ranks = target_ranks(model.scores(queries), queries.targets, queries.unseen())
-    return rank_metrics(ranks)["ndcg@10"].astype(np.float32)
+    return ndcg_at_10(model.scores(queries), queries.targets, queries.unseen()).astype(np.float32)
 
 
 def _rows(found: Mapping[str, FloatArray], queries: Queries, cold: npt.NDArray[np.bool_]) -> list[RobustnessRow]:

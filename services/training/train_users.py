@@ -22,7 +22,7 @@ from services.training.dataset import Dataset, Histories, histories_at, query_hi
 from services.training.distributed import device, in_shares, place
 from services.training.loop import Plan, train
 from services.training.losses import binary_cross_entropy, gbce_exponent, sampled_softmax, squared_error
-from services.training.metrics import rank_metrics, target_ranks
+from services.training.metrics import ndcg_at_10
 from services.training.progress import Reporter
 from services.training.split import Queries
 from services.training.start import load_start
@@ -212,4 +212,4 @@ def _validation_loss(towers: Towers, histories: Histories, queries: Queries) -> 
     """Minus NDCG@10 of the user tower over the queries."""
     item_vectors = towers.item_vectors()
     scores = (towers.user_vectors(histories, item_vectors) @ item_vectors.T).cpu().numpy()
-    return -float(rank_metrics(target_ranks(scores, queries.targets, queries.unseen()))["ndcg@10"].mean())
+    return -float(ndcg_at_10(scores, queries.targets, queries.unseen()).mean())

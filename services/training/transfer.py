@@ -5,7 +5,7 @@ from torch import Tensor
 
 from services.training.checkpoints import State
 from services.training.dataset import Dataset, query_histories
-from services.training.metrics import rank_metrics, target_ranks
+from services.training.metrics import ndcg_at_10
 from services.training.split import Queries
 from services.training.start import Start
 from services.training.train_users import Towers
@@ -30,5 +30,4 @@ def text_quality(dataset: Dataset, validation: Queries, towers: Towers, pooled: 
     histories = query_histories(dataset, validation, history_length)
     users = towers.user_vectors(histories, towers.item_vectors())
     scores = (users @ towers.items.projection(pooled).T).numpy()
-    ranks = target_ranks(scores, validation.targets, validation.unseen())
-    return float(rank_metrics(ranks)["ndcg@10"].mean())
+    return float(ndcg_at_10(scores, validation.targets, validation.unseen()).mean())

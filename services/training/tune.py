@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from services.training.checkpoints import state_key
 from services.training.config import TrainingSettings
-from services.training.metrics import rank_metrics, target_ranks
+from services.training.metrics import ndcg_at_10
 from services.training.pipeline import Adaptation
 from services.training.progress import Recorder
 from services.training.search_space import searched, with_values
@@ -64,13 +64,13 @@ def validation_quality(adaptation: Adaptation) -> Quality:
 def _ndcg(adaptation: Adaptation, queries: Queries) -> float:
     # Steps that are still to be done are done here, with gradients and bars of their own.
     scorer, requests = adaptation.scorer, adaptation.requests
-    ranks = []
+    found = []
     with torch.inference_mode(), adaptation.reporter.track("Validation", -(-len(queries) // _BATCH)) as advance:
         for batch in queries.batches(_BATCH):
             logits = scorer(**requests.tensors(batch))[0].numpy()
-            ranks.append(target_ranks(logits, batch.targets, batch.unseen()))
+            found.append(ndcg_at_10(logits, batch.targets, batch.unseen()))
             advance("")
-    return float(rank_metrics(np.concatenate(ranks))["ndcg@10"].mean())
+    return float(np.concatenate(found).mean())
 
 
 def open_study(folder: Path, settings: TrainingSettings, inputs: Any) -> optuna.Study:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from services.runtime.errors import SetupError
 from services.training.export import part_path
 from services.training.exported import RERANK_BATCH, ExportedReranker, ExportedScorer, UserEncoder
-from services.training.metrics import rank_metrics, target_ranks, top_items
+from services.training.metrics import ndcg_at_10, top_items
 from services.training.pipeline import Adaptation
 from services.training.requests import Requests
 from services.training.split import Queries
@@ -37,8 +37,8 @@ class RerankSample:
     def ndcg(self, logits: FloatArray) -> float:
         """NDCG@10 of the order by `logits` [Q, K]; an item that is not among the K counts 0."""
         told = self.labels.any(axis=1)
-        ranks = target_ranks(logits[told], self.labels[told].argmax(axis=1), self.known[told])
-        return float(rank_metrics(ranks)["ndcg@10"].sum()) / len(self.labels)
+        found = ndcg_at_10(logits[told], self.labels[told].argmax(axis=1), self.known[told])
+        return float(found.sum()) / len(self.labels)
 
 
 class UnsealedBundle:

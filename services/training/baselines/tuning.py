@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from services.training.baselines.methods import Method
-from services.training.metrics import rank_metrics, target_ranks
+from services.training.metrics import ndcg_at_10
 from services.training.split import Queries
 
 TRIALS = 12
@@ -32,10 +32,7 @@ class Tuned(Generic[M_co]):
 
 def mean_ndcg(method: Method, queries: Queries) -> float:
     """NDCG@10 over the queries; 0 when there are none."""
-    gains = [
-        rank_metrics(target_ranks(method.scores(batch), batch.targets, batch.unseen()))["ndcg@10"]
-        for batch in queries.batches(_BATCH)
-    ]
+    gains = [ndcg_at_10(method.scores(batch), batch.targets, batch.unseen()) for batch in queries.batches(_BATCH)]
     return float(np.concatenate(gains).mean()) if gains else 0.0
 
 
