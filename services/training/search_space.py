@@ -6,6 +6,7 @@ from typing import Any
 
 from optuna import Trial
 
+from services.training.ablations import varied
 from services.training.config import TrainingSettings
 
 
@@ -79,8 +80,5 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_values(settings: TrainingSettings, values: Mapping[str, Any]) -> TrainingSettings:
-    """The settings with those of dotted names changed, checked anew. ValidationError when they do not go together."""
-    given = settings.model_dump(exclude_unset=True)
-    for name, value in nested(values).items():
-        given[name] = {**given.get(name, {}), **value} if isinstance(value, dict) else value
-    return TrainingSettings.model_validate(given)
+    """The settings with those of dotted names changed, checked anew. SetupError when they do not go together."""
+    return varied(settings, values, "values to try") or settings
