@@ -20,14 +20,10 @@ from services.runtime.checks import check_count, check_id, check_range
 from services.runtime.columns import read_floats, write_floats
 from services.runtime.errors import InvalidFieldError
 from services.runtime.messages import check_history
-from services.runtime.scenario import EVENT_NAMES
 
 MAX_CANDIDATES = 5_000
 MAX_EXCLUDED = 10_000
 MAX_INCLUDED = 1_000
-
-_KINDS = tuple(EVENT_NAMES)
-_KINDS_TEXT = "EVENT_KIND_VIEW … EVENT_KIND_DISMISS (1 to 11)"
 
 
 @dataclass(frozen=True)

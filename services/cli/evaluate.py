@@ -101,9 +101,8 @@ def evaluate(
     transfer_from: TransferOption = None,
 ) -> None:
     """Compare a scenario's model with its baselines, over all items."""
-    for option, file in (("--json", json_file), ("--html", html_file)):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise SetupError(f"{option} {file}: there is no folder {file.absolute().parent}; make it first")
+    _check_folder("--json", json_file)
+    _check_folder("--html", html_file)
     wanted = parse_wanted(with_ablation, variants, few_shot, transfer_from)
     options = Options(
         protocol, baselines, events, rerank, shuffle_ties, sequential, pair, robustness, html_file is not None, wanted
@@ -123,6 +122,12 @@ def evaluate(
         json_file.write_text(json.dumps(document(report), indent=2, allow_nan=False) + "\n")
     for line in pair_lines(report.found, *pair) if pair is not None else []:
         console.print(line, highlight=False)
+
+
+def _check_folder(option: str, file: Path | None) -> None:
+    """SetupError, before minutes are spent, when there is no place for the `file` of `option`."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise SetupError(f"{option} {file}: there is no folder {file.absolute().parent}; make it first")
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,6 @@ FewShotOption = Annotated[
     str | None,
     typer.Option("--few-shot", help='Train on so many users only, by comma, e.g. "16,64,256,all"; all: everyone.'),
 ]
-
-
 TransferOption = Annotated[
     str | None,
     typer.Option(

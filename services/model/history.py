@@ -11,9 +11,6 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-HISTORY_INPUTS = ("item_vectors", "event_kinds", "time_gaps", "mask")
-"""Names of the model inputs that `build_history_inputs` makes, in order."""
-
 
 def log_time_gaps(times_ms: Sequence[int] | IntArray) -> FloatArray:
     """log1p of the seconds between each event and the one before it; 0 for the first. times_ms [n], oldest first → [n].

@@ -219,14 +219,7 @@ def _curve_rows(group: Group, queries: Queries, values: Mapping[str, Mapping[str
 
 def _rows(method: str, slice_name: str, estimates: Iterable[tuple[str, Estimate]]) -> Iterator[MetricRow]:
     for metric, estimate in estimates:
-        yield MetricRow(
-            method=method,
-            slice=slice_name,
-            metric=metric,
-            value=estimate.value,
-            low=estimate.low,
-            high=estimate.high,
-        )
+        yield MetricRow(method=method, slice=slice_name, metric=metric, **vars(estimate))
 
 
 def evaluation_steps(methods: Sequence[Method], queries: Queries) -> int:

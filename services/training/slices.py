@@ -5,7 +5,6 @@ Axes: Q queries, N items.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -63,8 +62,7 @@ def curve_groups(queries: Queries, split: Split) -> list[Group]:
 
 
 def _groups(axis: Axis, counts: IntArray) -> Iterator[Group]:
-    for low, high in pairwise((*CURVE_EDGES, None)):
-        assert low is not None
+    for low, high in zip(CURVE_EDGES, (*CURVE_EDGES[1:], None), strict=True):
         rows = (counts >= low) & (counts < high if high is not None else True)
         if rows.any():
             yield Group(axis, low, high, rows)
