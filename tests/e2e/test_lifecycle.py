@@ -8,7 +8,8 @@ import pytest
 from deploy.triton.launcher import PYTHON_VARIABLE
 from services.cli.state import StateFolder
 from tests.e2e.tiny_state import make_tiny_state
-from tests.e2e.up_process import UpProcess, needs_triton, wait_for
+from tests.e2e.up_process import UpProcess, needs_triton
+from tests.support.waiting import wait_for
 
 pytestmark = needs_triton
 

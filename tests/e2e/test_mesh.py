@@ -14,7 +14,8 @@ from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from recmesh.type.v1.rung_pb2 import RUNG_POPULAR, RUNG_RERANKER, RUNG_RETRIEVAL
 from services.cli.metrics_text import ctr_by_version, fetch_metrics
 from services.cli.state import read_up_info
-from tests.e2e.up_process import UpProcess, needs_triton, tiny_mesh, wait_for
+from tests.e2e.up_process import UpProcess, needs_triton, tiny_mesh
+from tests.support.waiting import wait_for
 
 pytestmark = needs_triton
 

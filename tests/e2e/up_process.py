@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import psutil
@@ -22,21 +22,11 @@ from recmesh.ranking.v1.ranking_service_pb2_grpc import RankingServiceStub
 from recmesh.type.v1.rung_pb2 import RUNG_RERANKER
 from services.cli.state import StateFolder, UpInfo, read_up_info
 from tests.e2e.tiny_state import make_tiny_state
-
-T = TypeVar("T")
+from tests.support.waiting import wait_for
 
 needs_triton = pytest.mark.skipif(
     not default_python().exists(), reason="needs Triton's environment: bash deploy/triton/install.sh .venv-triton"
 )
-
-
-def wait_for(ask: Callable[[], T], seconds: float = 60) -> T:
-    """Ask until the answer is true; fails with the last answer."""
-    deadline = time.monotonic() + seconds
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, f"still {answer!r} after {seconds} s"
-        time.sleep(0.05)
-    return answer
 
 
 class UpProcess:

@@ -1,8 +1,7 @@
 """The candidate service as a real process, beside the real services that it follows."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -16,17 +15,9 @@ from services.runtime.bundle import set_current_version
 from tests.support.mesh import MAX_MESSAGE_BYTES, Mesh, catalogue_item
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.triton_process import needs_triton
+from tests.support.waiting import wait_for
 
-LIMIT_S = 60.0
 D = 8
-
-
-def wait_for(ready: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + LIMIT_S
-    while not (result := ready()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-    return result
 
 
 def history(*item_ids: str) -> History:

@@ -1,8 +1,7 @@
 """The ranking service as a real process at the head of the real mesh, while its parts come and go."""
 
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -15,19 +14,11 @@ from recmesh.ranking.v1.ranking_service_pb2_grpc import RankingServiceStub
 from recmesh.type.v1.rung_pb2 import Rung
 from tests.support.mesh import DISMISS, MAX_MESSAGE_BYTES, Mesh, catalogue_item
 from tests.support.triton_process import needs_triton
+from tests.support.waiting import wait_for
 
-LIMIT_S = 60.0
 # A busy machine must not decide how far up an answer gets.
 RANKING = {"deadline_ms": 5_000, "exploration": {"epsilon": 0}, "items": {"ttl_s": 0.2}}
 HISTORY = ("i5", "i6", "i7")
-
-
-def wait_for(ready: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + LIMIT_S
-    while not (result := ready()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-    return result
 
 
 def recommend(stub: RankingServiceStub, **fields: Any) -> pb.RecommendResponse:
@@ -43,7 +34,7 @@ def impressions(mesh: Mesh) -> list[feedback_pb.Impression]:
     """All impressions that the event log holds now."""
     stub = FeedbackServiceStub(mesh.channel("feedback"))
     found = []
-    call = stub.TailEvents(feedback_pb.TailEventsRequest(scenario="video"), timeout=LIMIT_S)
+    call = stub.TailEvents(feedback_pb.TailEventsRequest(scenario="video"), timeout=60)
     for response in call:
         found += [record.impression for record in response.records if record.WhichOneof("record") == "impression"]
         if not response.records or response.records[-1].offset >= response.latest_offset:

@@ -1,19 +1,21 @@
 """The weights that join the scorer's parts: what carries the signal gets weight, what is left out gets none."""
 
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from rich.console import Console
 
 from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
-from services.runtime.errors import SetupError
 from services.runtime.scenario import TaskSettings, TasksSettings
 from services.training.config import TrainingSettings
 from services.training.fusion import PARTS, fit_fusion
 from services.training.progress import Reporter
+from services.training.settings.scorer import ScorerPart
 from services.training.train_scorer import make_scorer
 
 ITEMS, QUERIES = 20, 80
@@ -83,10 +85,14 @@ def test_what_is_left_out_gets_none(part: str) -> None:
     assert sum(value != 0.0 for value in weights.values()) >= len(PARTS) - 2
 
 
+def test_every_part_can_be_left_out_by_its_name() -> None:
+    assert get_args(ScorerPart) == PARTS
+
+
 def test_the_price_buys_weight_for_cold_items() -> None:
     assert fitted(cold_price=0.5)["cold"] > fitted(cold_price=0.05)["cold"] >= fitted(cold_price=0.0)["cold"]
 
 
 def test_a_price_for_a_part_that_is_left_out_is_refused() -> None:
-    with pytest.raises((SetupError, ValueError), match=r"scorer.cold_price has no effect while scorer.left_out"):
+    with pytest.raises(ValidationError, match=r"scorer.cold_price has no effect while scorer.left_out"):
         TrainingSettings.model_validate({"scorer": {"cold_price": 0.1, "left_out": ["cold"]}})
