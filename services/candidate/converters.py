@@ -32,6 +32,7 @@ class RetrieveRequest:
 
     user_vector: FloatArray | None
     history_item_ids: Sequence[str]
+    history_times_ms: Sequence[int]
     candidate_count: int
     exclude_item_ids: Sequence[str]
     include_item_ids: Sequence[str]
@@ -48,6 +49,7 @@ def retrieve_request(request: pb.RetrieveCandidatesRequest) -> RetrieveRequest:
     return RetrieveRequest(
         vector if len(vector) else None,
         request.history.item_ids,
+        request.history.event_times_ms,
         request.candidate_count,
         request.exclude_item_ids,
         request.include_item_ids,

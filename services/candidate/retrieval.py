@@ -15,7 +15,14 @@ from services.candidate.faiss_index import FaissIndex, open_faiss_index
 from services.candidate.index import FloatArray, IntArray, VectorIndex
 from services.candidate.merge import merge, rank_included
 from services.candidate.sources import CollaborativeSource, NewSource, PopularSource, Query, Source, VectorSource
-from services.model.collaborative import FEATURES, HISTORY_FEATURES, ItemWeights, dense_features, history_scores
+from services.model.collaborative import (
+    FEATURES,
+    HISTORY_FEATURES,
+    ItemWeights,
+    Recency,
+    dense_features,
+    history_scores,
+)
 from services.runtime.bundle import Bundle, Manifest
 from services.runtime.errors import InvalidFieldError, SetupError
 
@@ -66,6 +73,7 @@ class Retriever:
         self.manifest = manifest
         self.catalogue = catalogue
         self._weights = weights
+        self._recency = {name: Recency(**kept.model_dump()) for name, kept in manifest.history_recency.items()}
         self._index, self._new_index = indexes
         self.popular = PopularSource(catalogue, read_counts)
         self._new = NewSource(catalogue, self._new_index, settings.new_item_max_events)
@@ -84,6 +92,7 @@ class Retriever:
         self,
         user_vector: FloatArray | None,
         history_item_ids: Sequence[str],
+        history_times_ms: Sequence[int] | IntArray,
         n: int,
         exclude_item_ids: Sequence[str],
         include_item_ids: Sequence[str],
@@ -105,9 +114,8 @@ class Retriever:
         unknown = [item_id for item_id in included_ids if item_id not in self.catalogue.row_of]
         included = self.catalogue.rows(included_ids)
         included = included[~np.isin(included, excluded)]
-        query = Query(
-            user_vector, self._histories(history_item_ids), np.concatenate([excluded, included]).astype(np.int64), n
-        )
+        histories = self._histories(history_item_ids, history_times_ms)
+        query = Query(user_vector, histories, np.concatenate([excluded, included]).astype(np.int64), n)
         lists = []
         for source in self._asked if n > 0 else []:
             started = time.perf_counter()
@@ -148,16 +156,19 @@ class Retriever:
         self._index.remove(rows)
         self._new_index.remove(rows)
 
-    def _histories(self, history_item_ids: Sequence[str]) -> dict[str, FloatArray]:
+    def _histories(
+        self, history_item_ids: Sequence[str], history_times_ms: Sequence[int] | IntArray
+    ) -> dict[str, FloatArray]:
         """By dense feature that sums over the history, the score of every row, [R]."""
         row_of, known = self.catalogue.row_of, self.catalogue.bundle_count
-        newest = history_item_ids[-self.manifest.history_length :]
-        history = np.array([row_of.get(item_id, -1) for item_id in newest], dtype=np.int64)
+        newest = slice(-self.manifest.history_length, None)
+        history = np.array([row_of.get(item_id, -1) for item_id in history_item_ids[newest]], dtype=np.int64)
         history[history >= known] = -1
+        times_ms = np.array(history_times_ms[newest], dtype=np.int64)
         later = np.zeros(len(self.catalogue) - known, dtype=np.float32)
-        decays = self.manifest.history_decays
+        events = {name: self._recency[name].weights(history, times_ms) for name in self._weights}
         return {
-            name: np.concatenate([history_scores(weights, history, decays[name]), later])
+            name: np.concatenate([history_scores(weights, history, events[name]), later])
             for name, weights in self._weights.items()
         }
 
@@ -187,9 +198,9 @@ def open_retriever(
     unknown = set(manifest.feature_names) - set(FEATURES)
     if unknown:
         raise SetupError(f"{bundle.path}: the scorer reads features that nobody computes: {', '.join(sorted(unknown))}")
-    missing = set(HISTORY_FEATURES) - set(manifest.history_decays)
+    missing = set(HISTORY_FEATURES) - set(manifest.history_recency)
     if missing:
-        raise SetupError(f"{bundle.path}: history_decays lacks {', '.join(sorted(missing))}")
+        raise SetupError(f"{bundle.path}: history_recency lacks {', '.join(sorted(missing))}")
     catalogue = read_catalogue(bundle.path)
     try:
         weights = {name: ItemWeights.load(bundle.path / f"history_{name}.npz") for name in HISTORY_FEATURES}

@@ -24,6 +24,7 @@ class CandidateServicer(pb_grpc.CandidateServiceServicer):
         retrieved = state.retriever.retrieve(
             asked.user_vector,
             asked.history_item_ids,
+            asked.history_times_ms,
             asked.candidate_count,
             asked.exclude_item_ids,
             asked.include_item_ids,

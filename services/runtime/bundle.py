@@ -18,7 +18,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -64,6 +64,15 @@ class RerankerInfo(Settings):
     """Factor of the re-ranker's logit in the fused logit; 0 where validation found no gain: it is then not served."""
     offset: float
     """Added to the fused logit: p = sigmoid(scorer_weight · logit(p_scorer) + reranker_weight · r + offset)."""
+
+
+class HistoryRecency(Settings):
+    """What an event of the history counts in a sum over them (services/model/collaborative.py)."""
+
+    decay: float = Field(gt=0, le=1)
+    """An item's weight as a share of that of the item met after it."""
+    half_life_hours: float | None = Field(default=None, gt=0)
+    """Age before the newest event at which the part of the weight that wears off has halved; none: no such part."""
 
 
 class MetricRow(Settings):
@@ -133,9 +142,8 @@ class Manifest(Settings):
     """Changes exactly when item vectors are not comparable with older ones."""
     feature_names: list[str]
     """Dense features of the scorer, in order."""
-    history_decays: dict[str, Annotated[float, Field(gt=0, le=1)]]
-    """By dense feature that sums over the history's newest events (at most history_length): an event's weight as a
-    share of that of the event after it."""
+    history_recency: dict[str, HistoryRecency]
+    """By dense feature that sums over the history's newest events (at most history_length): what an event counts."""
     reranker: RerankerInfo | None = None
     """None: this bundle has no re-ranker."""
     files: dict[str, FileInfo] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ from services.model.collaborative import FEATURES
 from services.runtime.bundle import (
     BaseModelInfo,
     Bundle,
+    HistoryRecency,
     Manifest,
     MetricRow,
     RerankerInfo,
@@ -95,7 +96,7 @@ def _manifest(unsealed: UnsealedBundle, decisions: State, calibrated: State, eva
         item_tokens=settings.item_tokens,
         item_encoder_version=state_key(adaptation.key("item_adaptation", "user_tower"))[:16],
         feature_names=list(FEATURES),
-        history_decays=dict(adaptation.tables.decays),
+        history_recency={name: HistoryRecency(**asdict(kept)) for name, kept in adaptation.tables.recency.items()},
         reranker=_reranker_info(unsealed, calibrated),
     )
 

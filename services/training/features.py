@@ -3,8 +3,9 @@
 Axes: N items, Q queries, F features, W the language model's width, D vector length.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from services.model.collaborative import (
     HISTORY_FEATURES,
     ItemColumns,
     ItemWeights,
+    Recency,
     compress,
     decayed_event_counts,
     dense_features,
@@ -29,11 +31,11 @@ from services.training.baselines import (
     ease_weights,
     item_knn_weights,
     mean_ndcg,
-    train_matrix,
 )
 from services.training.checkpoints import State
 from services.training.dataset import Dataset
 from services.training.progress import Reporter
+from services.training.sessions import session_matrices
 from services.training.settings.collaborative import CollaborativeSettings
 from services.training.split import Queries
 
@@ -48,7 +50,7 @@ class FeatureTables:
     """What the dense features are computed from."""
 
     weights: Mapping[str, ItemWeights]  # by HISTORY_FEATURES
-    decays: Mapping[str, float]  # the same
+    recency: Mapping[str, Recency]  # the same
     columns: ItemColumns
     history_length: int
 
@@ -63,11 +65,14 @@ class FeatureTables:
         return dense_features(FEATURES, histories, self.columns, everything)
 
     def _history(self, queries: Queries, name: str) -> csr_matrix:
-        return decayed_history(queries, self.decays[name], self.history_length)
+        return decayed_history(queries, self.recency[name], self.history_length)
 
     def state(self) -> State:
         """As tensors, to be kept."""
-        kept: State = {"decays": dict(self.decays), "history_length": self.history_length}
+        kept: State = {
+            "recency": {name: asdict(recency) for name, recency in self.recency.items()},
+            "history_length": self.history_length,
+        }
         for name, weights in self.weights.items():
             for field in fields(ItemWeights):
                 kept[f"{name}.{field.name}"] = torch.from_numpy(np.ascontiguousarray(getattr(weights, field.name)))
@@ -83,7 +88,8 @@ class FeatureTables:
             for name in HISTORY_FEATURES
         }
         columns = ItemColumns(*(state[field.name].numpy() for field in fields(ItemColumns)))
-        return cls(weights, state["decays"], columns, state["history_length"])
+        recency = {name: Recency(**values) for name, values in state["recency"].items()}
+        return cls(weights, recency, columns, state["history_length"])
 
 
 def _sparse(weights: ItemWeights) -> csr_matrix:
@@ -91,14 +97,18 @@ def _sparse(weights: ItemWeights) -> csr_matrix:
     return csr_matrix((weights.weights, weights.indices, weights.indptr), shape=shape)
 
 
-def decayed_history(queries: Queries, decay: float, length: int) -> csr_matrix:
-    """[Q, N]: the newest `length` events by item, each counting `decay` times the one after it."""
-    positions = queries.newest(length)
-    rows, places = np.nonzero(positions >= 0)
-    factors = np.float64(decay) ** (positions.shape[1] - 1 - places)
-    items = queries.interactions.items[positions[rows, places]]
-    shape = (len(queries), len(queries.interactions.item_ids))
-    return csr_matrix((factors.astype(np.float32), (rows, items)), shape=shape)
+def decayed_history(queries: Queries, recency: Recency, length: int) -> csr_matrix:
+    """[Q, N]: what the newest `length` events count, by item."""
+    interactions = queries.interactions
+    rows, items, weights = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    for row, positions in enumerate(queries.newest(length)):
+        events = positions[positions >= 0]
+        items.append(interactions.items[events])
+        weights.append(recency.weights(items[-1], interactions.times_ms[events]))
+        rows.append(np.full(len(events), row))
+    shape = (len(queries), len(interactions.item_ids))
+    # Repeats of an item weigh nothing, so that sums are what they should be.
+    return csr_matrix((np.concatenate(weights), (np.concatenate(rows), np.concatenate(items))), shape=shape)
 
 
 @dataclass(frozen=True)
@@ -107,12 +117,12 @@ class DecayedSum:
 
     name: str
     weights: csr_matrix | DenseRows  # [N, N]
-    decay: float
+    recency: Recency
     history_length: int
 
     def scores(self, queries: Queries) -> FloatArray:
         """[Q, N]."""
-        history = decayed_history(queries, self.decay, self.history_length)
+        history = decayed_history(queries, self.recency, self.history_length)
         if isinstance(self.weights, DenseRows):
             return history[:, self.weights.items] @ self.weights.values
         return (history @ self.weights).toarray()
@@ -126,67 +136,48 @@ def fit_features(
 
     text_vectors [N, D], unit length, and the language model's states [N, W] come from text alone.
     """
-    sessions = {window: _session_matrix(dataset, tasks, window) for window in dict.fromkeys(settings.window_events)}
-    decays = settings.decays
-    trials = len(sessions) * (len(settings.regularisation) + len(settings.shrinkage)) * len(decays) + len(decays)
+    sessions = session_matrices(dataset.interactions, dataset.split, tasks, settings)
+    ways = {
+        "cf": [partial(ease_weights, matrix, value) for matrix in sessions for value in settings.regularisation],
+        "knn": [partial(item_knn_weights, matrix, value) for matrix in sessions for value in settings.shrinkage],
+        "text": [partial(_text_weights, text_vectors, settings.neighbours)],
+    }
+    trials = len(settings.decays) * (sum(map(len, ways.values())) + len(ways) * len(settings.half_lives_hours))
 
     with reporter.track("Item-to-item weights", trials) as advance:
 
-        def tuned(candidates: Iterator[csr_matrix | DenseRows]) -> Tuned[DecayedSum]:
+        def best(candidates: Iterable[DecayedSum]) -> Tuned[DecayedSum]:
             def score(method: DecayedSum) -> float:
                 value = mean_ndcg(method, validation)
                 advance(f"ndcg@10 {value:.3f}")
                 return value
 
-            return best_of(
-                (
-                    ({}, DecayedSum("weights", weights, decay, history_length))
-                    for weights in candidates
-                    for decay in decays
-                ),
-                score,
-            )
+            return best_of((({}, method) for method in candidates), score)
 
-        chosen = {
-            "cf": tuned(
-                ease_weights(matrix, regularisation)
-                for matrix in sessions.values()
-                for regularisation in settings.regularisation
-            ),
-            "knn": tuned(
-                item_knn_weights(matrix, shrinkage) for matrix in sessions.values() for shrinkage in settings.shrinkage
-            ),
-            "text": tuned(iter([_text_weights(text_vectors, settings.neighbours)])),
-        }
+        def tuned(makers: Sequence[Callable[[], csr_matrix | DenseRows]]) -> DecayedSum:
+            """The best weights with the best decay first, then how these wear off with time."""
+            found = best(
+                DecayedSum("weights", weights, Recency(decay), history_length)
+                for weights in (make() for make in makers)
+                for decay in settings.decays
+            )
+            if not settings.half_lives_hours:
+                return found.method
+            timed = best(
+                replace(found.method, recency=Recency(decay, hours))
+                for decay in settings.decays
+                for hours in settings.half_lives_hours
+            )
+            return max(found, timed, key=lambda each: each.validation_ndcg).method
+
+        chosen = {name: tuned(makers) for name, makers in ways.items()}
     per_item = settings.weights_per_item
     return FeatureTables(
-        weights={name: truncate_weights(chosen[name].method.weights, per_item) for name in HISTORY_FEATURES},
-        decays={name: chosen[name].method.decay for name in HISTORY_FEATURES},
+        weights={name: truncate_weights(chosen[name].weights, per_item) for name in HISTORY_FEATURES},
+        recency={name: chosen[name].recency for name in HISTORY_FEATURES},
         columns=_columns(dataset, tasks, states, settings.half_life_days),
         history_length=history_length,
     )
-
-
-def _session_matrix(dataset: Dataset, tasks: TasksSettings, window: int | None) -> csr_matrix:
-    """[S, N] which items occur in each session: a user's click-task events in train, whole (no window), or cut into
-    sessions of `window` events that overlap by half.
-
-    What is close in time then counts for more, as it does in the history that the weights are summed over.
-    """
-    if window is None:
-        return train_matrix(dataset.interactions, dataset.split, tasks)
-    interactions, end = dataset.interactions, dataset.split.train_end
-    clicks = interactions.positives(tasks.click)
-    sessions: list[IntArray] = []
-    for user in range(len(interactions.user_ids)):
-        events = interactions.user_events(user)
-        items = interactions.items[events[(events < end) & clicks[events]]]
-        starts = range(0, max(1, len(items) - window // 2), max(1, window // 2)) if len(items) else ()
-        sessions += [np.unique(items[start : start + window]) for start in starts]
-    rows = np.repeat(np.arange(len(sessions)), [len(session) for session in sessions])
-    columns = np.concatenate([*sessions, np.zeros(0, dtype=np.int64)])
-    ones = np.ones(len(columns), dtype=np.float32)
-    return csr_matrix((ones, (rows, columns)), shape=(len(sessions), dataset.item_count))
 
 
 def _text_weights(vectors: FloatArray, neighbours: int) -> csr_matrix:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from services.model.blend import blend
-from services.model.collaborative import FEATURES, HISTORY_FEATURES, ItemColumns, ItemWeights
+from services.model.collaborative import FEATURES, HISTORY_FEATURES, ItemColumns, ItemWeights, Recency
 from services.runtime.bundle import Bundle, Manifest, RerankerInfo
 from services.runtime.errors import SetupError
 from services.runtime.scenario import BlendSettings
@@ -77,7 +77,7 @@ def _feature_tables(bundle: Bundle) -> FeatureTables:
     items = pq.read_table(bundle.path / "items.parquet", columns=names)
     return FeatureTables(
         weights={name: ItemWeights.load(bundle.path / f"history_{name}.npz") for name in HISTORY_FEATURES},
-        decays=bundle.manifest.history_decays,
+        recency={name: Recency(**kept.model_dump()) for name, kept in bundle.manifest.history_recency.items()},
         columns=ItemColumns(*(items[name].to_numpy().astype(np.float32) for name in names)),
         history_length=bundle.manifest.history_length,
     )

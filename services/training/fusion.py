@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
@@ -24,7 +25,10 @@ from services.training.split import Queries
 PARTS = ("user_tower", "target_attention", *FEATURES, "cold")
 """Names of the click logit's parts (services/model/scorer.py), in their order."""
 _BATCH = 64
-_MOST_FUSION_ITEMS = 2_000
+_MOST_ITEMS = 4_000
+_DRAWN_ITEMS = 2_000
+_HEAD_ITEMS = 100
+"""Of each part, that always count."""
 _RIDGE = 1e-4
 _MOST_COLD_WEIGHT = 8.0
 _COLD_STEP = 0.1
@@ -68,32 +72,51 @@ class _FusionSample:
     """The parts of the click logit over the items that a query may rank."""
 
     parts: Tensor  # [Q, C, K]
-    allowed: Tensor  # [Q, C] false for items that the user has had
+    allowed: Tensor  # [Q, C] false for items that the user has had, and for padding
+    stands_for: Tensor  # [Q, C] log of how many items each stands for
     targets: Tensor  # [Q] the place of the item that came
 
 
 def _fusion_sample(scorer: Scorer, queries: Queries, requests: Requests, reporter: Reporter) -> _FusionSample:
-    """Over all items, or over a fixed sample of them and the target where there are more than memory bears."""
+    """Over all items, or, where there are more than memory bears, over those that a part puts near the top and a sample
+    of the others, each of which stands for as many as it was drawn from."""
     item_count = len(requests.item_vectors)
+    whole = item_count <= _MOST_ITEMS
     generator = np.random.default_rng(0)
-    shared = np.sort(generator.choice(item_count, min(item_count, _MOST_FUSION_ITEMS), replace=False))
-    whole = len(shared) == item_count
-    parts, allowed, targets = [], [], []
+    drawn = np.zeros(item_count, dtype=np.bool_)
+    drawn[generator.choice(item_count, min(item_count, _DRAWN_ITEMS), replace=False)] = True
+    rows: list[tuple[Tensor, Tensor, Tensor, int]] = []
     batches = list(queries.batches(_BATCH))
     with torch.inference_mode(), reporter.track("Weights of the scorer's parts", len(batches)) as advance:
         for batch in batches:
-            wanted = batch.targets[:, None]
-            candidates = np.broadcast_to(shared, (len(batch), len(shared)))
-            unseen = np.take_along_axis(batch.unseen(), candidates, axis=1)
-            if not whole:
-                unseen = np.concatenate([unseen & (candidates != wanted), np.ones_like(wanted, dtype=bool)], axis=1)
-                candidates = np.concatenate([candidates, wanted], axis=1)
-            parts.append(scorer.parts(**requests.tensors(batch, candidates))[0])
-            allowed.append(torch.from_numpy(unseen))
-            targets.append(torch.from_numpy(batch.targets if whole else np.full(len(batch), len(shared))))
+            scored, _ = scorer.parts(**requests.tensors(batch))
+            for values, unseen, target in zip(scored, batch.unseen(), batch.targets, strict=True):
+                if whole:
+                    rows.append((values, torch.from_numpy(unseen), torch.zeros(item_count), int(target)))
+                    continue
+                near = _near_the_top(values, torch.from_numpy(unseen))
+                near[target] = True
+                kept = torch.nonzero(near | torch.from_numpy(drawn & unseen)).squeeze(1)
+                stands_for = torch.where(near[kept], 0.0, float(np.log(item_count / drawn.sum())))
+                place = int(torch.searchsorted(kept, int(target)))
+                rows.append((values[kept], torch.ones(len(kept), dtype=torch.bool), stands_for, place))
             advance("")
     # A clone leaves inference mode, so that gradients can flow.
-    return _FusionSample(torch.cat(parts).clone(), torch.cat(allowed), torch.cat(targets))
+    return _FusionSample(
+        pad_sequence([row[0] for row in rows], batch_first=True).clone(),
+        pad_sequence([row[1] for row in rows], batch_first=True),
+        pad_sequence([row[2] for row in rows], batch_first=True),
+        torch.tensor([row[3] for row in rows]),
+    )
+
+
+def _near_the_top(parts: Tensor, unseen: Tensor) -> Tensor:
+    """[C] whether any part ranks an unseen item among its best, or among its best cold ones. parts [C, K]."""
+    near = torch.zeros(len(parts), dtype=torch.bool)
+    for only in (unseen, unseen & (parts[:, -1] > 0)):
+        scores = parts[:, :-1].masked_fill(~only[:, None], float("-inf"))
+        near[scores.topk(min(_HEAD_ITEMS, len(scores)), dim=0).indices.flatten()] = True
+    return near & unseen
 
 
 def _normalise_features(scorer: Scorer, queries: Queries, requests: Requests) -> None:
@@ -110,7 +133,8 @@ def _most_likely_weights(start: Tensor, allowed: Tensor, sample: _FusionSample) 
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        logits = (sample.parts @ (weights * allowed)).masked_fill(~sample.allowed, float("-inf"))
+        logits = sample.parts @ (weights * allowed) + sample.stands_for
+        logits = logits.masked_fill(~sample.allowed, float("-inf"))
         # A trace of ridge decides where a part says nothing, e.g. without cold items.
         loss = F.cross_entropy(logits, sample.targets) + _RIDGE * (weights**2).sum()
         loss.backward()

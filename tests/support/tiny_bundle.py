@@ -21,6 +21,7 @@ from services.runtime.bundle import (
     BaseModelInfo,
     Bundle,
     Calibration,
+    HistoryRecency,
     Manifest,
     RerankerInfo,
     seal_bundle,
@@ -92,7 +93,11 @@ def make_tiny_bundle(
         item_tokens=12,
         item_encoder_version=f"tiny-{dimension}-{seed}",
         feature_names=FEATURE_NAMES,
-        history_decays={"cf": 1.0, "knn": 0.9, "text": 0.5},
+        history_recency={
+            "cf": HistoryRecency(decay=1.0),
+            "knn": HistoryRecency(decay=0.9),
+            "text": HistoryRecency(decay=0.5, half_life_hours=1.0),
+        },
         reranker=reranker if with_reranker else None,
     )
     embeddings = np.random.default_rng(seed).normal(size=(len(SPECIAL_WORDS) + len(WORDS), dimension))

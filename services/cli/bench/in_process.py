@@ -102,7 +102,13 @@ class InProcessModel:
     def retrieve(self, user: UserContext, vector: Array | None, candidate_count: int) -> Candidates:
         """Candidates with their dense features."""
         found = self._retriever.retrieve(
-            vector, user.history.item_ids, candidate_count, user.seen_item_ids, [], timings={}
+            vector,
+            user.history.item_ids,
+            user.history.event_times_ms,
+            candidate_count,
+            user.seen_item_ids,
+            [],
+            timings={},
         )
         return Candidates(found.item_ids, found.columns)
 

@@ -13,12 +13,17 @@ class CollaborativeSettings(Settings):
 
     window_events: list[Annotated[int, Field(ge=2)] | None] = Field(default=[None, 50], min_length=1)
     """Items go together within sessions of so many events of a user, overlapping by half; none: within all of them."""
+    session_gap_hours: list[Annotated[float, Field(gt=0)]] = Field(default=[1.0])
+    """Items also go together within sessions that a user's pauses of so many hours cut, beside all of them."""
     regularisation: list[Annotated[float, Field(gt=0)]] = Field(default=[100.0, 500.0, 2000.0], min_length=1)
     """cf (EASE): values of λ."""
     shrinkage: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0, 10.0], min_length=1)
     """knn (cosine of co-occurrence): values added to the denominator."""
-    decays: list[Annotated[float, Field(gt=0, le=1)]] = Field(default=[0.7, 0.8, 0.9, 0.95, 1.0], min_length=1)
-    """An event's weight as a share of that of the event after it, when weights are summed over a history."""
+    decays: list[Annotated[float, Field(gt=0, le=1)]] = Field(default=[0.7, 0.8, 0.9, 0.95, 0.98, 1.0], min_length=1)
+    """An item's weight as a share of that of the item met after it, when weights are summed over a history."""
+    half_lives_hours: list[Annotated[float, Field(gt=0)]] = Field(default=[24.0, 168.0])
+    """Time before the newest event after which the part of an event's weight that wears off with time has halved. That
+    time makes no difference is always tried."""
     neighbours: int = Field(default=100, ge=1)
     """text: nearest items by text that have a weight."""
     weights_per_item: int = Field(default=500, ge=1)

@@ -5,7 +5,7 @@ import pytest
 
 from services.candidate.config import CandidateSettings, QuotaSettings
 from services.candidate.retrieval import INCLUDED, open_retriever
-from services.model.collaborative import FEATURES, compress
+from services.model.collaborative import FEATURES, Recency, compress
 from services.runtime.errors import InvalidFieldError, SetupError
 from tests.support.tiny_bundle import make_tiny_bundle
 
@@ -22,7 +22,8 @@ def open_with(bundle, counts=None, **settings):
 
 
 def ask(retriever, vector=None, history=(), n=20, exclude=(), include=()):
-    return retriever.retrieve(vector, history, n, exclude, include, {})
+    hours = [3_600_000 * hour for hour in range(len(history))]
+    return retriever.retrieve(vector, history, hours, n, exclude, include, {})
 
 
 def only(source):
@@ -57,9 +58,10 @@ def test_collaborative_source_reads_the_newest_events_only(bundle):
 
 def test_each_history_feature_forgets_at_its_own_pace(bundle):
     got = ask(open_with(bundle), history=["i5", "i30"], include=["i6"])
-    for name, decay in bundle.manifest.history_decays.items():
+    for name, recency in bundle.manifest.history_recency.items():
+        older, newer = Recency(**recency.model_dump()).weights(np.array([5, 30]), np.array([0, 3_600_000]))
         sums = np.zeros(50, np.float32)
-        sums[6:9], sums[31:34] = decay * np.array([0.5, 0.3, 0.2]), [0.5, 0.3, 0.2]
+        sums[6:9], sums[31:34] = older * np.array([0.5, 0.3, 0.2]), newer * np.array([0.5, 0.3, 0.2])
         assert got.columns[name][0] == pytest.approx(compress(sums)[6])
 
 
@@ -128,7 +130,7 @@ def test_a_vector_of_another_length_names_the_field(bundle):
 def test_quotas_of_zero_switch_a_source_off(bundle):
     retriever = open_with(bundle, quotas=only("popular"))
     timings: dict[str, float] = {}
-    retriever.retrieve(None, ["i1"], 5, [], [], timings)
+    retriever.retrieve(None, ["i1"], [0], 5, [], [], timings)
     assert set(timings) == {"popular"}
     assert [s.quota for s in retriever.list_sources()] == [1, 0, 0, 0]
 

@@ -75,7 +75,7 @@ async def until(ready):
 
 
 def top(state, n=3):
-    return state.retriever.retrieve(None, [], n, [], [], {}).item_ids
+    return state.retriever.retrieve(None, [], [], n, [], [], {}).item_ids
 
 
 async def test_no_bundle_yet_then_the_current_one_then_the_next(tmp_path, state):

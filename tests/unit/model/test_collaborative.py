@@ -9,6 +9,7 @@ from services.model.collaborative import (
     FEATURES,
     ItemColumns,
     ItemWeights,
+    Recency,
     compress,
     decayed_event_counts,
     dense_features,
@@ -25,14 +26,33 @@ def sparse(dense: np.ndarray) -> ItemWeights:
     return ItemWeights(indptr, columns, dense[rows, columns])
 
 
-@given(st.lists(st.integers(-1, 3), max_size=8), st.sampled_from([0.5, 1.0]))
-def test_scores_are_the_decayed_sum_of_the_rows(history, decay):
-    expected = np.zeros(4, np.float32)
-    for item in history:
-        expected = decay * expected + (DENSE[item] if item >= 0 else 0)
-    scores = history_scores(sparse(DENSE), np.array(history, dtype=np.int64), decay)
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.0, 0.5, 1.0])), max_size=8))
+def test_scores_are_the_weighted_sum_of_the_rows(history):
+    expected = sum((weight * DENSE[item] for item, weight in history), start=np.zeros(4, np.float32))
+    items, weights = np.array(history).reshape(-1, 2).T
+    scores = history_scores(sparse(DENSE), items.astype(np.int64), weights.astype(np.float32))
     assert scores.dtype == np.float32
     assert scores == pytest.approx(compress(expected), abs=1e-6)
+
+
+@given(
+    st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 72)), max_size=8),
+    st.sampled_from([0.5, 1.0]),
+    st.sampled_from([None, 24.0]),
+)
+def test_an_event_counts_less_the_more_and_the_longer_ago(history, decay, half_life):
+    history = sorted(history, key=lambda event: event[1])
+    items = np.array([item for item, _ in history], dtype=np.int64)
+    hours = [hour for _, hour in history]
+    expected, later = [], []
+    for item, hour in reversed(history):
+        lasting = 1.0 if half_life is None else 0.2 + 0.8 * 0.5 ** ((hours[-1] - hour) / half_life)
+        repeated = item in later
+        expected.append(0.0 if repeated or item < 0 else decay ** len(later) * lasting)
+        later += [] if repeated else [item]
+    weights = Recency(decay, half_life).weights(items, np.array(hours, dtype=np.int64) * 3_600_000)
+    assert weights.dtype == np.float32
+    assert weights.tolist() == pytest.approx(expected[::-1], abs=1e-6)
 
 
 def test_compression_is_relative_and_keeps_the_order():

@@ -30,7 +30,7 @@ def manifest() -> Manifest:
         item_tokens=8,
         item_encoder_version="1",
         feature_names=["cf"],
-        history_decays={"cf": 0.9},
+        history_recency={"cf": {"decay": 0.9}},
     )
 
 

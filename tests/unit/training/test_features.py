@@ -22,7 +22,7 @@ def ease_rows():
 def test_weights_truncated_to_all_score_alike():
     rows, dense = ease_rows()
     for weights in (rows, csr_matrix(dense)):
-        whole = history_scores(truncate_weights(weights, per_row=100), np.array([3, 0, 1]), 0.5)
+        whole = history_scores(truncate_weights(weights, per_row=100), np.array([3, 0, 1]), np.array([0.25, 0.5, 1]))
         assert whole == pytest.approx(compress(0.25 * dense[3] + dense[1]), abs=1e-5)
 
 

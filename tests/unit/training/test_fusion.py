@@ -12,6 +12,7 @@ from rich.console import Console
 from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
 from services.runtime.scenario import TaskSettings, TasksSettings
+from services.training import fusion
 from services.training.config import TrainingSettings
 from services.training.fusion import PARTS, fit_fusion
 from services.training.progress import Reporter
@@ -49,7 +50,7 @@ def features(batch: Batch) -> np.ndarray:
     return values
 
 
-def tensors(batch: Batch, candidates: np.ndarray) -> dict[str, torch.Tensor]:
+def tensors(batch: Batch) -> dict[str, torch.Tensor]:
     size = len(batch)
     generator = torch.Generator().manual_seed(int(batch.rows[0]))
     return {
@@ -58,7 +59,7 @@ def tensors(batch: Batch, candidates: np.ndarray) -> dict[str, torch.Tensor]:
         "event_kinds": torch.zeros(size, 4, dtype=torch.long),
         "time_gaps": torch.zeros(size, 4),
         "mask": torch.ones(size, 4),
-        "candidate_vectors": torch.randn(size, candidates.shape[1], 8, generator=generator),
+        "candidate_vectors": torch.randn(size, ITEMS, 8, generator=generator),
         "features": torch.from_numpy(features(batch)),
     }
 
@@ -91,6 +92,16 @@ def test_every_part_can_be_left_out_by_its_name() -> None:
 
 def test_the_price_buys_weight_for_cold_items() -> None:
     assert fitted(cold_price=0.5)["cold"] > fitted(cold_price=0.05)["cold"] >= fitted(cold_price=0.0)["cold"]
+
+
+def test_of_many_items_the_head_and_a_sample_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fitted(cold_price=0.2)
+    monkeypatch.setattr(fusion, "_MOST_ITEMS", 0)
+    monkeypatch.setattr(fusion, "_DRAWN_ITEMS", 8)
+    monkeypatch.setattr(fusion, "_HEAD_ITEMS", 2)
+    part = fitted(cold_price=0.2)
+    assert part["cf"] == pytest.approx(whole["cf"], rel=0.3)
+    assert part != whole
 
 
 def test_a_price_for_a_part_that_is_left_out_is_refused() -> None:

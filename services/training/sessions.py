@@ -1,0 +1,77 @@
+"""Which items went together in train: matrices whose rows are users, or sessions of theirs.
+
+Axes: S sessions, N items.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix, vstack
+
+from services.runtime.scenario import TasksSettings
+from services.training.baselines import train_matrix
+from services.training.settings.collaborative import CollaborativeSettings
+from services.training.split import Interactions, Split
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+_MS_PER_HOUR = 3_600_000
+
+
+def session_matrices(
+    interactions: Interactions, split: Split, tasks: TasksSettings, settings: CollaborativeSettings
+) -> list[csr_matrix]:
+    """[S, N] each, of the click task's events in train: every way of cutting histories that the settings name.
+
+    What is close in time then counts for more, as it does in the history that the weights are summed over. No two of
+    them are equal: data without pauses has no sessions to tell from whole histories.
+    """
+    clicks = interactions.positives(tasks.click)
+    clicks[split.train_end :] = False
+    users = train_matrix(interactions, split, tasks)
+    found = [
+        users if window is None else _matrix(interactions, clicks, _windows(window))
+        for window in dict.fromkeys(settings.window_events)
+    ]
+    for gap in dict.fromkeys(settings.session_gap_hours):
+        sessions = _matrix(interactions, clicks, _sessions(gap))
+        if sessions.shape[0] > users.shape[0]:
+            # Whole histories, too: a session alone knows little of what people like beside it.
+            found.append(vstack([users, sessions], format="csr"))
+    return found
+
+
+def _windows(length: int) -> Callable[[IntArray, IntArray], Iterator[IntArray]]:
+    def cut(items: IntArray, times_ms: IntArray) -> Iterator[IntArray]:
+        step = max(1, length // 2)
+        for start in range(0, max(1, len(items) - length // 2), step):
+            yield items[start : start + length]
+
+    return cut
+
+
+def _sessions(gap_hours: float) -> Callable[[IntArray, IntArray], Iterator[IntArray]]:
+    def cut(items: IntArray, times_ms: IntArray) -> Iterator[IntArray]:
+        pauses = np.flatnonzero(np.diff(times_ms) > gap_hours * _MS_PER_HOUR) + 1
+        yield from np.split(items, pauses)
+
+    return cut
+
+
+def _matrix(
+    interactions: Interactions, clicks: BoolArray, cut: Callable[[IntArray, IntArray], Iterator[IntArray]]
+) -> csr_matrix:
+    """[S, N] 1 where an item occurs in a session; clicks [E]: which events count; `cut` makes
+    sessions of a user's items and their times."""
+    sessions: list[IntArray] = []
+    for user in range(len(interactions.user_ids)):
+        events = interactions.user_events(user)
+        events = events[clicks[events]]
+        if len(events):
+            parts = cut(interactions.items[events], interactions.times_ms[events])
+            sessions += [np.unique(items) for items in parts]
+    rows = np.repeat(np.arange(len(sessions)), [len(session) for session in sessions])
+    columns = np.concatenate([*sessions, np.zeros(0, dtype=np.int64)])
+    ones = np.ones(len(columns), dtype=np.float32)
+    return csr_matrix((ones, (rows, columns)), shape=(len(sessions), len(interactions.item_ids)))
