@@ -7,9 +7,10 @@ Axes: Q queries, C candidates, K parts.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,10 +18,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
+from services.training.ascent import TopItems, ascend_from_the_best, pays
 from services.training.metrics import ndcg_at_10
 from services.training.progress import Reporter
 from services.training.requests import Requests
 from services.training.split import Queries
+
+IntArray = npt.NDArray[np.int64]
 
 PARTS = ("user_tower", "target_attention", *FEATURES, "cold")
 """Names of the click logit's parts (services/model/scorer.py), in their order."""
@@ -40,18 +44,37 @@ def fit_fusion(
 ) -> None:  # fmt: skip
     """Set the normalisation of the features and the weights of the click logit's parts, on validation `queries`.
 
-    The weights maximise the likelihood of the item that came among all that the user had not had. Then the weight of
-    being cold is raised as far as NDCG@10 stays within `cold_price` of the best: an item that is never shown never gets
-    the events that would make it warm. The parts in `left_out`, of PARTS, get no weight.
+    The weights maximise the likelihood of the item that came among all that the user had not had; or NDCG@10, from
+    there on, where that pays for users that were not asked (ascent.py). Then the weight of being cold is raised as far
+    as NDCG@10 stays within `cold_price` of the best: an item that is never shown never gets the events that would make
+    it warm. The parts in `left_out`, of PARTS, get no weight.
     """
     scorer.eval()
     _normalise_features(scorer, queries, requests)
     sample = _fusion_sample(scorer, queries, requests, reporter)
     allowed = torch.tensor([part not in left_out for part in PARTS], dtype=torch.float32)
-    weights = _most_likely_weights(scorer.part_weights, allowed, sample)
+    weights = _weights(scorer.part_weights, allowed, sample, queries.users)
     scorer.part_weights.data.copy_(weights)
     if "cold" not in left_out:
         scorer.part_weights.data[-1] += _cold_weight(weights, cold_price, sample)
+
+
+def _weights(start: Tensor, allowed: Tensor, sample: "_FusionSample", users: IntArray) -> Tensor:
+    """The weights [K] of the `allowed` parts, before anything is given up for cold items. users [Q]."""
+    top = sample.top_items()
+
+    def fit(rows: IntArray) -> Tensor:
+        return _most_likely_weights(start, allowed, sample.take(rows))
+
+    def refine(rows: IntArray, fitted: Tensor) -> Tensor:
+        items = top.take(rows)
+        alone = torch.eye(len(PARTS))[:-1] * allowed
+        best = max(alone, key=lambda part: items.value(part).mean().item())
+        return ascend_from_the_best([fitted, best], allowed, items)
+
+    everyone = np.arange(len(users))
+    fitted = fit(everyone)
+    return refine(everyone, fitted) if pays(fit, refine, top, users) else fitted
 
 
 def _cold_weight(weights: Tensor, cold_price: float, sample: "_FusionSample") -> float:
@@ -73,8 +96,22 @@ class _FusionSample:
 
     parts: Tensor  # [Q, C, K]
     allowed: Tensor  # [Q, C] false for items that the user has had, and for padding
+    near: Tensor  # [Q, C] the item that came and those that any part puts near the top
     stands_for: Tensor  # [Q, C] log of how many items each stands for
     targets: Tensor  # [Q] the place of the item that came
+
+    def take(self, rows: IntArray) -> "_FusionSample":
+        """These queries only."""
+        return _FusionSample(*(getattr(self, each.name)[rows] for each in fields(self)))
+
+    def top_items(self) -> TopItems:
+        """What may come first."""
+        places = [torch.nonzero(near).squeeze(1) for near in self.near]
+        differences = [
+            parts[kept] - parts[target] for parts, kept, target in zip(self.parts, places, self.targets, strict=True)
+        ]
+        others = [kept != target for kept, target in zip(places, self.targets, strict=True)]
+        return TopItems(pad_sequence(differences, batch_first=True), pad_sequence(others, batch_first=True))
 
 
 def _fusion_sample(scorer: Scorer, queries: Queries, requests: Requests, reporter: Reporter) -> _FusionSample:
@@ -85,28 +122,29 @@ def _fusion_sample(scorer: Scorer, queries: Queries, requests: Requests, reporte
     generator = np.random.default_rng(0)
     drawn = np.zeros(item_count, dtype=np.bool_)
     drawn[generator.choice(item_count, min(item_count, _DRAWN_ITEMS), replace=False)] = True
-    rows: list[tuple[Tensor, Tensor, Tensor, int]] = []
+    rows: list[tuple[Tensor, Tensor, Tensor, Tensor, int]] = []
     batches = list(queries.batches(_BATCH))
     with torch.inference_mode(), reporter.track("Weights of the scorer's parts", len(batches)) as advance:
         for batch in batches:
             scored, _ = scorer.parts(**requests.tensors(batch))
             for values, unseen, target in zip(scored, batch.unseen(), batch.targets, strict=True):
-                if whole:
-                    rows.append((values, torch.from_numpy(unseen), torch.zeros(item_count), int(target)))
-                    continue
                 near = _near_the_top(values, torch.from_numpy(unseen))
                 near[target] = True
+                if whole:
+                    rows.append((values, torch.from_numpy(unseen), near, torch.zeros(item_count), int(target)))
+                    continue
                 kept = torch.nonzero(near | torch.from_numpy(drawn & unseen)).squeeze(1)
                 stands_for = torch.where(near[kept], 0.0, float(np.log(item_count / drawn.sum())))
                 place = int(torch.searchsorted(kept, int(target)))
-                rows.append((values[kept], torch.ones(len(kept), dtype=torch.bool), stands_for, place))
+                rows.append((values[kept], torch.ones(len(kept), dtype=torch.bool), near[kept], stands_for, place))
             advance("")
     # A clone leaves inference mode, so that gradients can flow.
     return _FusionSample(
         pad_sequence([row[0] for row in rows], batch_first=True).clone(),
         pad_sequence([row[1] for row in rows], batch_first=True),
         pad_sequence([row[2] for row in rows], batch_first=True),
-        torch.tensor([row[3] for row in rows]),
+        pad_sequence([row[3] for row in rows], batch_first=True),
+        torch.tensor([row[4] for row in rows]),
     )
 
 

@@ -28,6 +28,7 @@ class Batch:
     def __init__(self, rows: np.ndarray) -> None:
         self.rows = rows
         self.targets = rows % ITEMS
+        self.users = rows
 
     def __len__(self) -> int:
         return len(self.rows)

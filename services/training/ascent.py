@@ -1,0 +1,93 @@
+"""Weights of a linear ranking that NDCG@10 itself chooses: coordinate ascent (Metzler and Croft, 2007).
+
+A likelihood weighs every query, most those whose item nobody could have foreseen; what is shown is the first ten
+places. Where the parts are not what the likelihood takes them for (logits), its weights can order these worse than one
+part alone. NDCG has no gradient, but with a few weights it needs none.
+
+Axes: Q queries, H items near the top, K parts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+IntArray = npt.NDArray[np.int64]
+
+_PLACES = 10
+_STEPS = (-1.0, -0.5, -0.25, -0.1, -0.05, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Changes of a weight that are tried, as shares of the largest part's."""
+_LEAST_GAIN = 1e-4
+_MOST_ROUNDS = 4
+_FOLDS = 2
+
+
+@dataclass(frozen=True)
+class TopItems:
+    """What may come first: the items near the top by any part, relative to the one that came."""
+
+    differences: Tensor  # [Q, H, K] parts of each item − those of the item that came
+    others: Tensor  # [Q, H] false for the item that came, for items that the user has had, and for padding
+
+    def take(self, rows: IntArray) -> "TopItems":
+        """These queries only."""
+        return TopItems(self.differences[rows], self.others[rows])
+
+    def ndcg(self, scores: Tensor) -> Tensor:
+        """NDCG@10 [Q] of an order by scores [Q, H], relative to the score of the item that came; ties count against
+        it."""
+        places = ((scores >= 0) & self.others).sum(dim=1)
+        return torch.where(places < _PLACES, 1.0 / torch.log2(places + 2.0), torch.zeros(()))
+
+    def value(self, weights: Tensor) -> Tensor:
+        """NDCG@10 [Q] of the weights [K]."""
+        return self.ndcg(self.differences @ weights)
+
+
+def ascend(start: Tensor, free: Tensor, items: TopItems) -> Tensor:
+    """The weights [K] that coordinate ascent reaches from `start`; those that are not `free` [K] stay."""
+    weights = start.clone()
+    spread = items.differences.flatten(0, 1).std(dim=0).clamp(min=1e-6)
+    scores = items.differences @ weights
+    best = items.ndcg(scores).mean().item()
+    for _ in range(_MOST_ROUNDS):
+        before = best
+        for part in torch.nonzero(free).flatten().tolist():
+            column = items.differences[..., part]
+            reach = (weights.abs() * spread).max() / spread[part]
+            tried = torch.cat([torch.zeros(1), weights[part] + reach * torch.tensor(_STEPS)])
+            others = scores - column * weights[part]
+            values = [items.ndcg(others + column * value).mean().item() for value in tried]
+            if max(values) > best + _LEAST_GAIN:
+                place = int(np.argmax(values))
+                best, weights[part] = values[place], tried[place]
+                scores = others + column * weights[part]
+        if best == before:
+            break
+    return weights
+
+
+def ascend_from_the_best(starts: list[Tensor], free: Tensor, items: TopItems) -> Tensor:
+    """The best that is reached from any of the `starts`."""
+    reached = [ascend(start, free, items) for start in starts]
+    return max(reached, key=lambda weights: items.value(weights).mean().item())
+
+
+def pays(
+    fit: Callable[[IntArray], Tensor], refine: Callable[[IntArray, Tensor], Tensor], items: TopItems, users: IntArray
+) -> bool:
+    """Whether refined weights rank better than fitted ones for users [Q] that neither saw, by more than the standard
+    error of the difference. `fit` gives weights [K] from some of the queries, `refine` better ones from these."""
+    fold = np.random.default_rng(0).permutation(users.max() + 1)[users] % _FOLDS
+    gains = torch.zeros(len(users))
+    for number in range(_FOLDS):
+        inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        if len(inside) == 0 or len(outside) == 0:
+            return False
+        fitted = fit(inside)
+        held_out = items.take(outside)
+        gains[outside] = held_out.value(refine(inside, fitted)) - held_out.value(fitted)
+    return bool(gains.mean() > gains.std() / len(users) ** 0.5)
