@@ -70,12 +70,6 @@ def ascend(start: Tensor, free: Tensor, items: TopItems) -> Tensor:
     return weights
 
 
-def ascend_from_the_best(starts: list[Tensor], free: Tensor, items: TopItems) -> Tensor:
-    """The best that is reached from any of the `starts`."""
-    reached = [ascend(start, free, items) for start in starts]
-    return max(reached, key=lambda weights: items.value(weights).mean().item())
-
-
 def pays(
     fit: Callable[[IntArray], Tensor], refine: Callable[[IntArray, Tensor], Tensor], items: TopItems, users: IntArray
 ) -> bool:

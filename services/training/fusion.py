@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
-from services.training.ascent import TopItems, ascend_from_the_best, pays
+from services.training.ascent import TopItems, ascend, pays
 from services.training.metrics import ndcg_at_10
 from services.training.progress import Reporter
 from services.training.requests import Requests
@@ -28,6 +28,8 @@ IntArray = npt.NDArray[np.int64]
 
 PARTS = ("user_tower", "target_attention", *FEATURES, "cold")
 """Names of the click logit's parts (services/model/scorer.py), in their order."""
+_OF_EVENTS = ("cf", "knn", "popularity", "recent_popularity")
+"""Parts that know items by their events, not by their texts."""
 _BATCH = 64
 _MOST_ITEMS = 4_000
 _DRAWN_ITEMS = 2_000
@@ -67,10 +69,8 @@ def _weights(start: Tensor, allowed: Tensor, sample: "_FusionSample", users: Int
         return _most_likely_weights(start, allowed, sample.take(rows))
 
     def refine(rows: IntArray, fitted: Tensor) -> Tensor:
-        items = top.take(rows)
-        alone = torch.eye(len(PARTS))[:-1] * allowed
-        best = max(alone, key=lambda part: items.value(part).mean().item())
-        return ascend_from_the_best([fitted, best], allowed, items)
+        # The others order cold items, of whom too few are among the first ten for NDCG@10 to say anything of them.
+        return ascend(fitted, allowed * torch.tensor([float(part in _OF_EVENTS) for part in PARTS]), top.take(rows))
 
     everyone = np.arange(len(users))
     fitted = fit(everyone)

@@ -97,7 +97,7 @@ def _item_knn_trials(train: csr_matrix) -> Iterator[tuple[Setting, HistorySum]]:
 
 def ease_trials(train: csr_matrix) -> Iterator[tuple[Setting, HistorySum]]:
     """EASE with each regularisation and history length that is tried."""
-    for regularisation in (100, 500, 2000):
+    for regularisation in (30, 100, 500, 2000):
         weights = ease_weights(train, regularisation)
         for length in _LENGTHS:
             yield {"regularisation": regularisation, "history_events": length}, HistorySum("ease", weights, length)

@@ -15,7 +15,7 @@ class CollaborativeSettings(Settings):
     """Items go together within sessions of so many events of a user, overlapping by half; none: within all of them."""
     session_gap_hours: list[Annotated[float, Field(gt=0)]] = Field(default=[1.0])
     """Items also go together within sessions that a user's pauses of so many hours cut, beside all of them."""
-    regularisation: list[Annotated[float, Field(gt=0)]] = Field(default=[100.0, 500.0, 2000.0], min_length=1)
+    regularisation: list[Annotated[float, Field(gt=0)]] = Field(default=[30.0, 100.0, 500.0, 2000.0], min_length=1)
     """cf (EASE): values of λ."""
     shrinkage: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0, 10.0], min_length=1)
     """knn (cosine of co-occurrence): values added to the denominator."""

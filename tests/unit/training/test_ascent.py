@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from services.training.ascent import TopItems, ascend, ascend_from_the_best, pays
+from services.training.ascent import TopItems, ascend, pays
 
 QUERIES, ITEMS, PARTS = 200, 40, 3
 
@@ -44,12 +44,6 @@ def test_it_finds_the_part_that_knows() -> None:
     reached = ascend(torch.ones(PARTS), torch.ones(PARTS), items)
     assert reached[0] > 2 * reached[1:].abs().max()
     assert items.value(reached).mean() > 1.1 * items.value(torch.ones(PARTS)).mean()
-
-
-def test_the_better_start_wins() -> None:
-    items, free = items_of(informed=2.0), torch.zeros(PARTS)
-    good, bad = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
-    assert ascend_from_the_best([bad, good], free, items).tolist() == good.tolist()
 
 
 def test_what_is_better_for_others_pays_and_chance_does_not() -> None:
