@@ -50,6 +50,9 @@ _BATCH = 16
 
 STEPS = ("pretraining", "language-model", "user-tower", "features", "scorer", "reranker", "distillation")
 """The names of the steps that learn."""
+_VERSIONS = {"collaborative": 2, "scorer": 2}
+"""By section of the settings, how often what its step does with them has changed: a kept result of another version is
+not used."""
 _SCORER_SECTIONS = ("item_adaptation", "user_tower", "collaborative", "scorer")
 _RERANKER_POSITIONS = 4_000
 
@@ -96,6 +99,9 @@ class Adaptation:
             "common": common,
             "sections": {name: values[name] for name in sections},
         }
+        versions = {name: version for name, version in _VERSIONS.items() if name in sections}
+        if versions:
+            parts["versions"] = versions
         if sections:
             parts["pretraining"] = values["pretraining"]
         if sections and self.source is not None:
