@@ -87,7 +87,7 @@ def fit_ials(train: csr_matrix, score: Callable[[Method], float], threads: int, 
             model.fit(train, show_progress=False)
         return lambda length: Ials("ials", model, length)
 
-    settings = _grid(factors=(16, 64), regularisation=(1, 10), confidence=(1, 5))
+    settings = _grid(factors=(16, 32, 64), regularisation=(1, 10), confidence=(1, 5))
     return _model_then_length(settings, fit, score)
 
 
@@ -108,7 +108,7 @@ def fit_bpr(train: csr_matrix, score: Callable[[Method], float], seed: int) -> T
         factors, biases = model.item_factors[:, :-1], model.item_factors[:, -1]
         return lambda length: Bpr("bpr", factors, biases, length)
 
-    settings = _grid(factors=(16, 64), learning_rate=(0.01, 0.05), iterations=(50, 100))
+    settings = _grid(factors=(16, 32, 64), learning_rate=(0.01, 0.05), iterations=(50, 100))
     return _model_then_length(settings, fit, score)
 
 

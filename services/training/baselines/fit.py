@@ -83,13 +83,13 @@ def _recent_trials(
     train = split.period("train")
     clicks = interactions.positives(tasks.click)[train]
     items, times = interactions.items[train][clicks], interactions.times_ms[train][clicks]
-    for days in (1, 2, 4, 7, 10, 14, 21, 30, 45, 60, 90, 180):
+    for days in (1, 2, 3, 4, 5, 7, 10, 14, 21, 30, 45, 60, 90, 120, 180, 365):
         scores = decayed_event_counts(items, times, len(interactions.item_ids), split.valid_time_ms, days)
         yield {"half_life_days": days}, FixedScores("recent_popularity", scores)
 
 
 def _item_knn_trials(train: csr_matrix) -> Iterator[tuple[Setting, HistorySum]]:
-    for shrinkage in (0, 10, 50):
+    for shrinkage in (0, 3, 10, 50):
         weights = item_knn_weights(train, shrinkage)
         for length in _LENGTHS:
             yield {"shrinkage": shrinkage, "history_events": length}, HistorySum("item_knn", weights, length)
@@ -104,12 +104,12 @@ def ease_trials(train: csr_matrix) -> Iterator[tuple[Setting, HistorySum]]:
 
 
 def _text_trials(vectors: FloatArray) -> Iterator[tuple[Setting, TextMean]]:
-    for length in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, None):
+    for length in (1, 2, 3, 4, 5, 7, 10, 15, 20, 25, 30, 40, 50, 75, 100, None):
         yield {"history_events": length}, TextMean("frozen_text", vectors, length)
 
 
 def _fill_trials(ease: Tuned[HistorySum], split: Split, vectors: FloatArray) -> Iterator[tuple[Setting, HistorySum]]:
-    for neighbours in (3, 10, 30):
+    for neighbours in (1, 3, 10, 30):
         for factor in (0.5, 1.0, 1.25, 1.5):
             weights = fill_cold_items(ease.method.weights, split.cold_items, vectors, neighbours, factor)
             setting = {**ease.setting, "neighbours": neighbours, "factor": factor}

@@ -10,7 +10,7 @@ from services.training.baselines.methods import Method
 from services.training.metrics import ndcg_at_10
 from services.training.split import Queries
 
-TRIALS = 12
+TRIALS = 16
 """Settings that each tuned baseline tries on validation."""
 
 _BATCH = 512
