@@ -19,7 +19,6 @@ from torch.nn.utils.rnn import pad_sequence
 from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
 from services.training.ascent import TopItems, ascend, pays
-from services.training.metrics import ndcg_at_10
 from services.training.progress import Reporter
 from services.training.requests import Requests
 from services.training.split import Queries
@@ -55,15 +54,15 @@ def fit_fusion(
     _normalise_features(scorer, queries, requests)
     sample = _fusion_sample(scorer, queries, requests, reporter)
     allowed = torch.tensor([part not in left_out for part in PARTS], dtype=torch.float32)
-    weights = _weights(scorer.part_weights, allowed, sample, queries.users)
+    top = sample.top_items()
+    weights = _weights(scorer.part_weights, allowed, sample, top, queries.users)
     scorer.part_weights.data.copy_(weights)
     if "cold" not in left_out:
-        scorer.part_weights.data[-1] += _cold_weight(weights, cold_price, sample)
+        scorer.part_weights.data[-1] += _cold_weight(weights, cold_price, top)
 
 
-def _weights(start: Tensor, allowed: Tensor, sample: "_FusionSample", users: IntArray) -> Tensor:
+def _weights(start: Tensor, allowed: Tensor, sample: "_FusionSample", top: TopItems, users: IntArray) -> Tensor:
     """The weights [K] of the `allowed` parts, before anything is given up for cold items. users [Q]."""
-    top = sample.top_items()
 
     def fit(rows: IntArray) -> Tensor:
         return _most_likely_weights(start, allowed, sample.take(rows))
@@ -77,16 +76,12 @@ def _weights(start: Tensor, allowed: Tensor, sample: "_FusionSample", users: Int
     return refine(everyone, fitted) if pays(fit, refine, top, users) else fitted
 
 
-def _cold_weight(weights: Tensor, cold_price: float, sample: "_FusionSample") -> float:
+def _cold_weight(weights: Tensor, cold_price: float, top: TopItems) -> float:
     """The most that can be added to the weight of being cold for the price."""
-
-    def ndcg(cold_weight: float) -> float:
-        logits = (sample.parts @ weights + sample.parts[..., -1] * cold_weight).numpy()
-        return float(ndcg_at_10(logits, sample.targets.numpy(), sample.allowed.numpy()).mean())
-
-    steps = np.arange(0.0, _MOST_COLD_WEIGHT, _COLD_STEP)
-    values = np.array([ndcg(step) for step in steps])
-    within = np.flatnonzero(values >= values.max() * (1.0 - cold_price))
+    steps = torch.arange(0.0, _MOST_COLD_WEIGHT, _COLD_STEP)
+    scores, cold = top.differences @ weights, top.differences[..., -1]
+    values = torch.stack([top.ndcg(scores + step * cold).mean() for step in steps])
+    within = torch.nonzero(values >= values.max() * (1.0 - cold_price))
     return float(steps[within[-1]])
 
 
