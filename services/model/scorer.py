@@ -52,8 +52,9 @@ class Scorer(nn.Module):
 
     The click logit is a weighted sum of parts that are each sound alone: how near user and item vector are, what target
     attention says, each dense feature, normalised, and whether the candidate is cold: K = 2 + F + 1. The last part
-    makes up for what popularity holds against an item that nobody could have had yet. The weights are few and are
-    fitted on validation, where every part is out of sample; the parts are fitted on train.
+    makes up for what popularity holds against an item that nobody could have had yet; and since of a cold item only its
+    text speaks, what the parts say of it counts `cold_scale` times. The weights are few and are fitted on validation,
+    where every part is out of sample; the parts are fitted on train.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Scorer(nn.Module):
         self.register_buffer("feature_scale", torch.ones(feature_count))
         self.register_buffer("dot_scale", torch.ones(()))
         self.part_weights = nn.Parameter(torch.tensor([1.0, 1.0, *[0.0] * feature_count, 0.0]))
+        self.register_buffer("cold_scale", torch.ones(()))
         self.value_attention = TargetAttention(dimension, length, width, dropout)
         self.value = nn.Sequential(
             nn.Linear(width + dimension, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 2)
@@ -99,6 +101,12 @@ class Scorer(nn.Module):
         mixed, attention = self.interest_attention(item_vectors, event_kinds, time_gaps, mask, candidate_vectors)
         cold = (features[..., self.popularity : self.popularity + 1] < self.cold_below).to(near.dtype)
         return torch.cat([near, self.interest(mixed), self.normalised(features), cold], dim=-1), attention
+
+    def click_logit(self, parts: Tensor) -> Tensor:
+        """parts [..., K] → [...]."""
+        cold = parts[..., -1]
+        told = parts[..., :-1] @ self.part_weights[:-1]
+        return told * (1.0 + (self.get_buffer("cold_scale") - 1.0) * cold) + self.part_weights[-1] * cold
 
     def normalised(self, features: Tensor) -> Tensor:
         """Dense features with mean 0 and scale 1 over validation. [..., F] → [..., F]."""
@@ -134,7 +142,7 @@ class Scorer(nn.Module):
         [B, C, L]."""
         inputs = (user_vector, item_vectors, event_kinds, time_gaps, mask, candidate_vectors, features)
         parts, attention = self.parts(*inputs)
-        outputs = {"click": parts @ self.part_weights}
+        outputs = {"click": self.click_logit(parts)}
         if len(self.tasks) > 1:
             outputs["conversion"], outputs["rating"] = self.values(*inputs[:-1]).unbind(-1)
         return (*(outputs[task] for task in self.tasks), attention)

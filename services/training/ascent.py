@@ -9,6 +9,7 @@ Axes: Q queries, H items near the top, K parts.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +28,20 @@ _FOLDS = 2
 
 @dataclass(frozen=True)
 class TopItems:
-    """What may come first: the items near the top by any part, relative to the one that came."""
+    """What may come first: the items near the top by any part."""
 
-    differences: Tensor  # [Q, H, K] parts of each item − those of the item that came
+    parts: Tensor  # [Q, H, K]
+    wanted: Tensor  # [Q, K] those of the item that came
     others: Tensor  # [Q, H] false for the item that came, for items that the user has had, and for padding
+
+    @cached_property
+    def differences(self) -> Tensor:
+        """[Q, H, K]: parts of each item − those of the item that came."""
+        return self.parts - self.wanted.unsqueeze(1)
 
     def take(self, rows: IntArray) -> "TopItems":
         """These queries only."""
-        return TopItems(self.differences[rows], self.others[rows])
+        return TopItems(self.parts[rows], self.wanted[rows], self.others[rows])
 
     def ndcg(self, scores: Tensor) -> Tensor:
         """NDCG@10 [Q] of an order by scores [Q, H], relative to the score of the item that came; ties count against

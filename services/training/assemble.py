@@ -78,6 +78,7 @@ def _manifest(unsealed: UnsealedBundle, decisions: State, calibrated: State, eva
             "head": adaptation.scenario.head.model_dump(mode="json", exclude={"description"}),
             "int8": decisions,
             "scorer_part_weights": dict(zip(PARTS, adaptation.scorer.part_weights.tolist(), strict=True)),
+            "scorer_cold_scale": adaptation.scorer.get_buffer("cold_scale").item(),
             "baseline_settings": evaluated["baseline_settings"],
             "differences": evaluated["differences"],
             "evaluation_queries": evaluated["queries"],

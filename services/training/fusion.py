@@ -35,8 +35,8 @@ _DRAWN_ITEMS = 2_000
 _HEAD_ITEMS = 100
 """Of each part, that always count."""
 _RIDGE = 1e-4
-_MOST_COLD_WEIGHT = 8.0
-_COLD_STEP = 0.1
+_COLD_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+_COLD_STEPS = (-4.0, 8.0, 0.2)
 
 
 def fit_fusion(
@@ -46,9 +46,10 @@ def fit_fusion(
     """Set the normalisation of the features and the weights of the click logit's parts, on validation `queries`.
 
     The weights maximise the likelihood of the item that came among all that the user had not had; or NDCG@10, from
-    there on, where that pays for users that were not asked (ascent.py). Then the weight of being cold is raised as far
-    as NDCG@10 stays within `cold_price` of the best: an item that is never shown never gets the events that would make
-    it warm. The parts in `left_out`, of PARTS, get no weight.
+    there on, where that pays for users that were not asked (ascent.py). Then cold items are given the weight and the
+    scale that are best for the queries whose item was cold, as far as NDCG@10 of all stays within `cold_price` of the
+    best: an item that is never shown never gets the events that would make it warm. The parts in `left_out`, of PARTS,
+    get no weight.
     """
     scorer.eval()
     _normalise_features(scorer, queries, requests)
@@ -58,7 +59,8 @@ def fit_fusion(
     weights = _weights(scorer.part_weights, allowed, sample, top, queries.users)
     scorer.part_weights.data.copy_(weights)
     if "cold" not in left_out:
-        scorer.part_weights.data[-1] += _cold_weight(weights, cold_price, top)
+        with torch.inference_mode():
+            _favour_cold(scorer, cold_price, top)
 
 
 def _weights(start: Tensor, allowed: Tensor, sample: "_FusionSample", top: TopItems, users: IntArray) -> Tensor:
@@ -76,13 +78,28 @@ def _weights(start: Tensor, allowed: Tensor, sample: "_FusionSample", top: TopIt
     return refine(everyone, fitted) if pays(fit, refine, top, users) else fitted
 
 
-def _cold_weight(weights: Tensor, cold_price: float, top: TopItems) -> float:
-    """The most that can be added to the weight of being cold for the price."""
-    steps = torch.arange(0.0, _MOST_COLD_WEIGHT, _COLD_STEP)
-    scores, cold = top.differences @ weights, top.differences[..., -1]
-    values = torch.stack([top.ndcg(scores + step * cold).mean() for step in steps])
-    within = torch.nonzero(values >= values.max() * (1.0 - cold_price))
-    return float(steps[within[-1]])
+def _favour_cold(scorer: Scorer, cold_price: float, top: TopItems) -> None:
+    """Set the cold part's weight and scale to the best for cold items that the price allows."""
+    found: list[tuple[float, float, float, float]] = []
+    wanted_cold = top.wanted[:, -1] > 0
+    told = top.parts[..., :-1] @ scorer.part_weights[:-1]
+    middle = told[top.others & (top.parts[..., -1] > 0)].mean().nan_to_num()
+    likely = scorer.part_weights[-1].item()
+    for scale in _COLD_SCALES:
+        scorer.get_buffer("cold_scale").fill_(scale)
+        for step in np.arange(*_COLD_STEPS):
+            # The middle of the cold items moves by the step alone, whatever the scale.
+            weight = likely + float(step) - (scale - 1.0) * middle.item()
+            scorer.part_weights.data[-1] = weight
+            values = top.ndcg(scorer.click_logit(top.parts) - scorer.click_logit(top.wanted).unsqueeze(1))
+            of_cold = values[wanted_cold].mean().nan_to_num().item()
+            found.append((values.mean().item(), of_cold, scale, weight))
+    least = max(value for value, *_ in found) * (1.0 - cold_price)
+    # Where no cold item came, nothing tells what they need: as they are, as high as the price allows.
+    allowed = [each for each in found if each[0] >= least]
+    *_, scale, weight = max(allowed, key=lambda each: (each[1], -each[2], each[3]))
+    scorer.get_buffer("cold_scale").fill_(scale)
+    scorer.part_weights.data[-1] = weight
 
 
 @dataclass(frozen=True)
@@ -102,11 +119,13 @@ class _FusionSample:
     def top_items(self) -> TopItems:
         """What may come first."""
         places = [torch.nonzero(near).squeeze(1) for near in self.near]
-        differences = [
-            parts[kept] - parts[target] for parts, kept, target in zip(self.parts, places, self.targets, strict=True)
-        ]
+        parts = [values[kept] for values, kept in zip(self.parts, places, strict=True)]
         others = [kept != target for kept, target in zip(places, self.targets, strict=True)]
-        return TopItems(pad_sequence(differences, batch_first=True), pad_sequence(others, batch_first=True))
+        return TopItems(
+            pad_sequence(parts, batch_first=True),
+            self.parts[torch.arange(len(self.parts)), self.targets],
+            pad_sequence(others, batch_first=True),
+        )
 
 
 def _fusion_sample(scorer: Scorer, queries: Queries, requests: Requests, reporter: Reporter) -> _FusionSample:

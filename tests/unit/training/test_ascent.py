@@ -18,11 +18,11 @@ def items_of(seed: int = 0, informed: float = 1.0) -> TopItems:
     parts[:, 0, 0] += informed
     others = torch.ones(QUERIES, ITEMS, dtype=torch.bool)
     others[:, 0] = False
-    return TopItems(parts - parts[:, :1], others)
+    return TopItems(parts, parts[:, 0], others)
 
 
 def test_ndcg_by_its_definition() -> None:
-    items = TopItems(torch.zeros(4, 12, 1), torch.arange(12).expand(4, 12) > 0)
+    items = TopItems(torch.zeros(4, 12, 1), torch.zeros(4, 1), torch.arange(12).expand(4, 12) > 0)
     better = torch.tensor([0, 1, 9, 10])
     scores = torch.where(torch.arange(12) <= better[:, None], 1.0, -1.0)
     assert items.ndcg(scores).tolist() == pytest.approx([1.0, 1 / np.log2(3), 1 / np.log2(11), 0.0])
