@@ -24,8 +24,9 @@ def session_matrices(
 ) -> list[csr_matrix]:
     """[S, N] each, of the click task's events in train: every way of cutting histories that the settings name.
 
-    What is close in time then counts for more, as it does in the history that the weights are summed over. No two of
-    them are equal: data without pauses has no sessions to tell from whole histories.
+    What is close in time then counts for more, as it does in the history that the weights are summed over. Every way is
+    there once by each of the settings' row exponents. No two are equal: data without pauses has no sessions to tell
+    from whole histories.
     """
     clicks = interactions.positives(tasks.click)
     clicks[split.train_end :] = False
@@ -39,7 +40,16 @@ def session_matrices(
         if sessions.shape[0] > users.shape[0]:
             # Whole histories, too: a session alone knows little of what people like beside it.
             found.append(vstack([users, sessions], format="csr"))
-    return found
+    return [_scaled(matrix, exponent) for matrix in found for exponent in dict.fromkeys(settings.row_exponents)]
+
+
+def _scaled(matrix: csr_matrix, exponent: float) -> csr_matrix:
+    """A row of n items times n^(−exponent / 2), so that its pairs of items count n^−exponent each; then all times what
+    makes the mean square of what is not 0 one again, so that λ and shrinkage mean what they meant."""
+    sizes = np.maximum(np.diff(matrix.indptr), 1)
+    scaled = matrix.multiply((sizes ** (-exponent / 2))[:, None]).tocsr().astype(np.float32)
+    mean_square = np.square(scaled.data).mean() if scaled.nnz else 1.0
+    return scaled / np.sqrt(mean_square, dtype=np.float32)
 
 
 def _windows(length: int) -> Callable[[IntArray, IntArray], Iterator[IntArray]]:

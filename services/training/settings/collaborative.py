@@ -15,6 +15,9 @@ class CollaborativeSettings(Settings):
     """Items go together within sessions of so many events of a user, overlapping by half; none: within all of them."""
     session_gap_hours: list[Annotated[float, Field(gt=0)]] = Field(default=[1.0])
     """Items also go together within sessions that a user's pauses of so many hours cut, beside all of them."""
+    row_exponents: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[0.0, 0.5], min_length=1)
+    """That two items go together counts by how many items the user, or the session, has to the minus this: who has
+    everything says little of what goes with what (as in Adamic and Adar, 2003)."""
     regularisation: list[Annotated[float, Field(gt=0)]] = Field(default=[30.0, 100.0, 500.0, 2000.0], min_length=1)
     """cf (EASE): values of λ."""
     shrinkage: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0, 10.0], min_length=1)

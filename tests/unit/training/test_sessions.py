@@ -1,6 +1,7 @@
 """Sessions: which items went together, by user, by window, and by pauses."""
 
 import numpy as np
+import pytest
 
 from services.runtime.scenario import EVENT_NUMBERS, TaskSettings, TasksSettings
 from services.training.sessions import session_matrices
@@ -33,7 +34,9 @@ def matrices(**settings: object) -> list[list[list[int]]]:
     )
     split = temporal_split(events, CLICKS)
     assert split.train_end == 7
-    found = session_matrices(events, split, CLICKS, CollaborativeSettings.model_validate(settings))
+    found = session_matrices(
+        events, split, CLICKS, CollaborativeSettings.model_validate({"row_exponents": [0.0], **settings})
+    )
     return [sorted(np.flatnonzero(row).tolist() for row in matrix.toarray() if row.any()) for matrix in found]
 
 
@@ -53,3 +56,13 @@ def test_pauses_cut_sessions_which_stand_beside_whole_histories() -> None:
 
 def test_without_pauses_there_is_nothing_new_to_try() -> None:
     assert len(matrices(window_events=[None, 2], session_gap_hours=[100.0])) == 2
+
+
+def test_who_has_much_says_less_of_what_goes_together() -> None:
+    events = interactions([(0, item, 0.1 * item) for item in range(4)] + [(1, 0, 1), (1, 1, 2), *LATER])
+    split = temporal_split(events, CLICKS)
+    chosen = CollaborativeSettings(window_events=[None], session_gap_hours=[], row_exponents=[0.0, 1.0])
+    plain, scaled = (each.toarray() for each in session_matrices(events, split, CLICKS, chosen))
+    assert np.array_equal(plain > 0, scaled > 0)
+    assert scaled[1, 0] ** 2 == pytest.approx(2 * scaled[0, 0] ** 2)
+    assert np.square(scaled[scaled > 0]).mean() == pytest.approx(1.0)
