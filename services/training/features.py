@@ -134,13 +134,15 @@ def fit_features(
 ) -> FeatureTables:  # fmt: skip
     """The tables; what they depend on beside train is chosen by NDCG@10 on the validation queries.
 
-    text_vectors [N, D], unit length, and the language model's states [N, W] come from text alone.
+    text_vectors [N, D], unit length, and the language model's states [N, W] come from text alone; "text" is nearness by
+    either.
     """
     sessions = session_matrices(dataset.interactions, dataset.split, tasks, settings)
     ways = {
         "cf": [partial(ease_weights, matrix, value) for matrix in sessions for value in settings.regularisation],
         "knn": [partial(item_knn_weights, matrix, value) for matrix in sessions for value in settings.shrinkage],
-        "text": [partial(_text_weights, text_vectors, settings.neighbours)],
+        # The projection knows what goes together, the states what is alike: which counts for more depends on the texts.
+        "text": [partial(_text_weights, vectors, settings.neighbours) for vectors in (text_vectors, _unit(states))],
     }
     few_decays = sorted(set(settings.decays), reverse=True)[::2]
     trials = len(few_decays) * sum(map(len, ways.values()))
@@ -238,6 +240,11 @@ def _columns(dataset: Dataset, tasks: TasksSettings, states: FloatArray, half_li
     return ItemColumns(counts, recent, expected_popularity(states, counts, split.cold_items))
 
 
+def _unit(vectors: FloatArray) -> FloatArray:
+    """Each row with length 1; rows of zeros stay."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+
 def expected_popularity(states: FloatArray, counts: FloatArray, cold: npt.NDArray[np.bool_]) -> FloatArray:
     """[N] what a cold item's text says of log1p of its events, beyond the mean of all cold items; 0 for warm items.
 
@@ -248,7 +255,7 @@ def expected_popularity(states: FloatArray, counts: FloatArray, cold: npt.NDArra
     result = np.zeros(len(counts), dtype=np.float32)
     if not known.any() or not cold.any():
         return result
-    states = states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-9)
+    states = _unit(states)
     inputs, labels = states[known].astype(np.float64), np.log1p(counts[known].astype(np.float64))
     mean = inputs.mean(axis=0)
     centred = inputs - mean

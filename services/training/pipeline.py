@@ -50,7 +50,7 @@ _BATCH = 16
 
 STEPS = ("pretraining", "language-model", "user-tower", "features", "scorer", "reranker", "distillation")
 """The names of the steps that learn."""
-_VERSIONS = {"collaborative": 3, "scorer": 3}
+_VERSIONS = {"collaborative": 4, "scorer": 3}
 """By section of the settings, how often what its step does with them has changed: a kept result of another version is
 not used."""
 _SCORER_SECTIONS = ("item_adaptation", "user_tower", "collaborative", "scorer")
