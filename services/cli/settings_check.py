@@ -6,7 +6,7 @@ from deploy.triton.settings import TritonSettings
 from services.candidate.config import CandidateSettings, candidate_settings
 from services.feature.config import FeatureSettings, feature_settings
 from services.feedback.config import FeedbackSettings, feedback_settings
-from services.ranking.config import RankingSettings
+from services.ranking.config import RankingSettings, ranking_settings
 from services.runtime.config import Settings
 from services.runtime.scenario import Scenario
 from services.scoring.config import ScoringSettings, scoring_settings
@@ -29,6 +29,7 @@ _OWNERS_CHECKS: dict[str, Callable[[Scenario], Settings]] = {
     "feature": feature_settings,
     "candidate": candidate_settings,
     "scoring": scoring_settings,
+    "ranking": ranking_settings,
     "feedback": feedback_settings,
 }
 """Sections whose owner also checks them against the scenario's head."""

@@ -1,13 +1,14 @@
 """Settings of the ranking service."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from services.runtime.config import ClientSettings, ServerSettings, Settings
 from services.runtime.errors import SetupError
-from services.runtime.scenario import Scenario
+from services.runtime.scenario import NAME_PATTERN, BlendSettings, Scenario
 
 
 class RankingConfig(Settings):
@@ -55,6 +56,87 @@ class ExplorationSettings(Settings):
     """How many of the best remaining items take part in the lot."""
 
 
+BUCKET_COUNT = 10_000
+"""Users fall into this many buckets of equal size, so percentages have two decimals."""
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class VariantSettings(Settings):
+    """One variant of an experiment: a share of the users and what is different for them."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    """Its name in logs, metrics and tables."""
+    percent: Percent
+    """Share of the users, in percent with at most two decimals."""
+    model_version: str | None = Field(default=None, min_length=1)
+    """Bundle that scores for it; none: the scenario's current one."""
+    blend: BlendSettings | None = None
+    """Weights of the tasks that differ; those left out stay as the scenario has them."""
+    diversity: DiversitySettings | None = None
+    """Settings of `diversity` that differ; those left out stay as the scenario has them."""
+    exploration: ExplorationSettings | None = None
+    """Settings of `exploration` that differ; those left out stay as the scenario has them."""
+    reranker: bool | None = None
+    """Whether the re-ranker may run; none: as the scenario has it."""
+
+
+class ExperimentSettings(Settings):
+    """Which users get which variant. The first variant is the control that the others are compared with."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    """A new name makes a new experiment: users are dealt anew."""
+    salt: str = Field(min_length=8, max_length=64)
+    """Key of the hash that deals the users, 8 to 64 bytes; experiments with different salts deal independently."""
+    variants: tuple[VariantSettings, ...] = Field(min_length=2, max_length=16)
+    """The variants; their percentages add up to 100."""
+    earlier: tuple[dict[str, Percent], ...] = Field(default=(), max_length=100)
+    """Percentages by variant that the experiment had before, oldest first; a variant left out had none. Copy the shares
+    here before changing them: then only as many users move as must (see services/ranking/variants.py)."""
+    interleave: tuple[str, str] | None = None
+    """Two variants whose users all get both variants' items in one list (team draft); none: no interleaving."""
+
+    @field_validator("salt")
+    @classmethod
+    def _check_salt(cls, salt: str) -> str:
+        if len(salt.encode()) > 64:
+            raise ValueError("is longer than 64 bytes in UTF-8; shorten it")
+        return salt
+
+    @model_validator(mode="after")
+    def _check(self) -> "ExperimentSettings":
+        names = [variant.name for variant in self.variants]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"variants: {name!r} is there twice; give each variant its own name")
+        _check_shares("variants", {variant.name: variant.percent for variant in self.variants})
+        for place, shares in enumerate(self.earlier):
+            for name in shares:
+                if name not in names:
+                    raise ValueError(
+                        f"earlier[{place}] names {name!r}, which is not a variant; known: {', '.join(names)}. "
+                        "Keep a variant that was dropped, with percent 0"
+                    )
+            _check_shares(f"earlier[{place}]", shares)
+        if self.interleave is not None:
+            for name in self.interleave:
+                if name not in names:
+                    raise ValueError(f"interleave names {name!r}, which is not a variant; known: {', '.join(names)}")
+            if self.interleave[0] == self.interleave[1]:
+                raise ValueError("interleave names the same variant twice; name two different ones")
+        return self
+
+
+def _check_shares(where: str, shares: Mapping[str, float]) -> None:
+    """ValueError unless the percentages have two decimals and add up to 100."""
+    for name, percent in shares.items():
+        if abs(percent * 100 - round(percent * 100)) > 1e-6:
+            raise ValueError(f"{where}: the percent of {name!r} is {percent}; give at most two decimals")
+    total = sum(round(percent * 100) for percent in shares.values())
+    if total != BUCKET_COUNT:
+        raise ValueError(f"{where}: percentages add up to {total / 100:g}; make them add up to 100")
+
+
 class ItemCacheSettings(Settings):
     """Catalogue entries kept in memory."""
 
@@ -100,6 +182,8 @@ class RankingSettings(Settings):
     """How much the items of an answer differ."""
     exploration: ExplorationSettings = ExplorationSettings()
     """Chance in the answer."""
+    experiment: ExperimentSettings | None = None
+    """Users dealt to variants of all this; none: everyone gets the same."""
     items: ItemCacheSettings = ItemCacheSettings()
     """Catalogue entries kept in memory."""
     spool: SpoolSettings = SpoolSettings()
@@ -110,6 +194,20 @@ class RankingSettings(Settings):
         if self.reserve_ms >= self.deadline_ms:
             raise ValueError("reserve_ms must be below deadline_ms")
         return self
+
+
+def ranking_settings(scenario: Scenario) -> RankingSettings:
+    """The scenario's section `ranking`. SetupError names what is wrong in it."""
+    settings = scenario.section("ranking", RankingSettings)
+    for variant in settings.experiment.variants if settings.experiment else ():
+        for task in ("conversion", "rating"):
+            weighed = variant.blend is not None and getattr(variant.blend, task) > 0
+            if weighed and getattr(scenario.head.tasks, task) is None:
+                raise SetupError(
+                    f"{scenario.where}.ranking: experiment: variant {variant.name!r}: blend.{task} weighs a task that "
+                    "tasks does not define; remove the weight or define the task"
+                )
+    return settings
 
 
 def check_scoring(config: RankingConfig, scenarios: dict[str, Scenario]) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.ranking.clients import Stubs
-from services.ranking.config import RankingSettings
+from services.ranking.config import ranking_settings
 from services.ranking.metrics import RankingMetrics
 from services.ranking.pipeline import Pipeline
 from services.ranking.spool import Spool
@@ -22,7 +22,7 @@ class Tenant:
 
 def open_tenant(scenario: Scenario, stubs: Stubs, spool_folder: Path, metrics: RankingMetrics) -> Tenant:
     """The scenario with its spool opened. SetupError for a wrong section `ranking` or an unreadable spool."""
-    settings = scenario.section("ranking", RankingSettings)
+    settings = ranking_settings(scenario)
     name = scenario.name
     spool = Spool(spool_folder / f"{name}.sqlite", settings.spool, metrics.impressions_dropped.labels(name).inc)
     metrics.spool_impressions.labels(name).set_function(lambda: len(spool))

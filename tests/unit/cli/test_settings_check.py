@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 from pydantic.fields import FieldInfo
@@ -33,6 +33,9 @@ def walk(kind: type[Settings], path: tuple[str, ...]) -> Iterator[tuple[tuple[st
 
 ALL = list(walk(ScenarioHead, ())) + [entry for name, kind in SECTION_SETTINGS.items() for entry in walk(kind, (name,))]
 
+
+LISTS = {path for path, field in ALL if get_origin(field.annotation) is tuple and nested(field.annotation)}
+"""Settings that hold a list of groups."""
 
 SOURCES = [
     ast.parse(path.read_text())
@@ -74,8 +77,10 @@ def test_every_misspelt_setting_is_refused(path: tuple[str, ...]) -> None:
     *parents, name = path
     values: dict[str, Any] = {}
     inner = values
-    for parent in parents:
-        inner = inner.setdefault(parent, {})
+    for depth, parent in enumerate(parents, start=1):
+        below: dict[str, Any] = {}
+        inner[parent] = [below] if path[:depth] in LISTS else below
+        inner = below
     inner[f"{name}x"] = 1
     with pytest.raises(SetupError, match=rf"video\.yaml.*{name}x: unknown setting"):
         check_sections(Scenario("video", _merge(HEAD, values), "video.yaml"))
