@@ -8,11 +8,12 @@ from typing import Any
 import grpc
 
 from services.cli.state import StateFolder, read_up_info
-from services.runtime.errors import RecmeshError
+from services.runtime.errors import RecmeshError, SetupError
 
 CALL_S = 10.0
 """Most seconds that a command waits for an answer."""
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class CallError(RecmeshError):
@@ -22,6 +23,12 @@ class CallError(RecmeshError):
 def find_address(service: str, state: Path, address: str | None) -> str:
     """`address` where given, else where the state folder says the service listens. SetupError when nothing runs."""
     return address or read_up_info(StateFolder(state)).processes[service].address
+
+
+def check_loopback(address: str, command: str) -> None:
+    """SetupError when the address is on another machine, which `command` must not load."""
+    if address.rsplit(":", 1)[0] not in LOOPBACK:
+        raise SetupError(f"{address}: {command} loads this machine only; run it where `recmesh up` runs")
 
 
 @contextmanager

@@ -22,6 +22,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "adapt": ("services.cli.adapt:adapt", "Adapt the language model to a scenario; writes a bundle."),
     "tune": ("services.cli.tune:tune", "Search for a scenario's training settings, on validation."),
     "evaluate": ("services.cli.evaluate:evaluate", "Compare a scenario's model with its baselines."),
+    "simulate": (
+        "services.cli.simulation.command:simulate",
+        "Simulated users on a running mesh; counts what it kept of them.",
+    ),
     "bench": ("services.cli.bench.command:app", "Measure a running mesh against the same model in process."),
 }
 """Name → where it is (module:attribute; a function, or a typer app) and one line of help."""

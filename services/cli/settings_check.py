@@ -10,6 +10,7 @@ from services.ranking.config import RankingSettings, ranking_settings
 from services.runtime.config import Settings
 from services.runtime.scenario import Scenario
 from services.scoring.config import ScoringSettings, scoring_settings
+from services.simulation.settings import SimulationSettings
 from services.training.config import TrainingSettings
 from services.training.settings.data import DataSettings
 
@@ -22,6 +23,7 @@ SECTION_SETTINGS: dict[str, type[Settings]] = {
     "ranking": RankingSettings,
     "feedback": FeedbackSettings,
     "triton": TritonSettings,
+    "simulation": SimulationSettings,
 }
 """Section → its owner's Settings class."""
 

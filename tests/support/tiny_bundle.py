@@ -65,10 +65,11 @@ def make_tiny_bundle(
     history_length: int = 16,
     seed: int = 0,
     current: bool = True,
+    split: dict[str, object] | None = None,
 ) -> Bundle:
     """Write models_folder/<scenario>/<version>, sealed, and point CURRENT to it unless `current` is false.
 
-    `seed` changes the word embeddings and so every prediction.
+    `seed` changes the word embeddings and so every prediction. `split`: what the manifest says of it.
     """
     folder = models_folder / scenario / version
     folder.mkdir(parents=True)
@@ -82,7 +83,7 @@ def make_tiny_bundle(
         data_fingerprint="0" * 64,
         base_model=BaseModelInfo(name="tiny", licence="Apache-2.0"),
         method={"seed": seed},
-        split={},
+        split=split or {},
         metrics=[],
         tasks=list(tasks),
         rating_range=(1.0, 5.0) if "rating" in tasks else None,

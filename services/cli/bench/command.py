@@ -1,6 +1,6 @@
 """`recmesh bench`: a running mesh against the same model in process, and against a plain cross-encoder.
 
-`recmesh bench train` is a command of its own (train.py).
+`recmesh bench train` (train.py) and `recmesh bench loop` (loop.py) are commands of their own.
 """
 
 import asyncio
@@ -19,11 +19,12 @@ from recmesh.ranking.v1.ranking_service_pb2_grpc import RankingServiceStub
 from services.cli.bench.cpu import CpuMeter
 from services.cli.bench.drive import Driver
 from services.cli.bench.in_process import UserContext, user_context
+from services.cli.bench.loop import loop
 from services.cli.bench.machine import describe_machine
 from services.cli.bench.measure import Bench
 from services.cli.bench.report import print_summary, summarise
 from services.cli.bench.train import train
-from services.cli.client import CALL_S, open_stub
+from services.cli.client import CALL_S, check_loopback, open_stub
 from services.cli.options import DEFAULT_STATE, StateOption, open_console
 from services.cli.plan import scoring_name, triton_name
 from services.cli.state import StateFolder, UpInfo, read_up_info
@@ -35,11 +36,11 @@ from services.training.tables import has_tables
 
 USERS = 200
 SEED = 7
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 app = typer.Typer(add_completion=False)
 app.command("train")(train)
+app.command("loop")(loop)
 
 
 @app.callback(invoke_without_command=True)
@@ -55,7 +56,10 @@ def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures as JSON.")] = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Measure a running mesh against the same model in process; `train` measures training instead."""
+    """Measure a running mesh against the same model in process.
+
+    `train` measures training instead, `loop` the time from a click to a changed answer.
+    """
     if context.invoked_subcommand is not None:
         return
     folder, console = StateFolder(state), open_console()
@@ -63,8 +67,7 @@ def bench(
     settings = find_scenario(load_scenarios(info.scenario_files), scenario)
     bundle = open_current_bundle(folder.models, scenario)
     address = info.processes["ranking"].address
-    if address.rsplit(":", 1)[0] not in LOOPBACK:
-        raise SetupError(f"{address}: bench loads this machine only; run it where `recmesh up` runs")
+    check_loopback(address, "bench")
     users = _read_users(info, folder, settings)
     bench_run = Bench(settings, bundle, users, candidates)
     with open_stub(RankingServiceStub, address) as stub:
