@@ -56,6 +56,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         f"simulated: {summary['answers']} answers to {summary['users']} simulated users drawn from {summary['people']} "
         f"people, {summary['requests_per_second']:g} requests/s, seed {summary['seed']}, run {summary['run_id']}",
         highlight=False,
+        soft_wrap=True,
     )
     _print_counts(summary, console)
     _print_troubles(summary, console)
@@ -76,6 +77,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
             f"simulated CTR lift of {of['arm']} over {of['control']}: [bold]{found['value']:+.1%}[/] "
             f"({_end(found['low'])} to {_end(found['high'])}, at all times with probability {1 - of['alpha']:.0%})",
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -106,7 +108,7 @@ def _print_troubles(summary: Mapping[str, Any], console: Console) -> None:
             f"in the log though never acknowledged: {extra['impressions']} shown items, {extra['events']} events"
         )
     for line in lines:
-        console.print(f"simulated: {line}", style="dim", highlight=False)
+        console.print(f"simulated: {line}", style="dim", highlight=False, soft_wrap=True)
 
 
 def _cells(figures: Mapping[str, Any]) -> list[str]:
