@@ -20,16 +20,21 @@ async def main() -> None:
     full_name = feature_service_pb2.DESCRIPTOR.services_by_name["FeatureService"].full_name
     server = Server("feature", full_name, config.server, scenarios, ["store", "event log"])
     tenants = {name: open_tenant(scenario, config.store) for name, scenario in scenarios.items()}
-    await server.health.set("store", True)
     channel = open_channel(config.feedback, config.server.tls)
     log = feedback_service_pb2_grpc.FeedbackServiceStub(channel)
     consumers = {name: EventConsumer(name, tenant.store, log) for name, tenant in tenants.items()}
+
+    async def report_stores() -> None:
+        for tenant in tenants.values():
+            await tenant.store.wait_ready()
+        await server.health.set("store", True)
 
     async def report_caught_up() -> None:
         for consumer in consumers.values():
             await consumer.caught_up.wait()
         await server.health.set("event log", True)
 
+    server.run_in_background("report stores", report_stores)
     server.run_in_background("report caught up", report_caught_up)
     server.on_stop(channel.close)
     for name, tenant in tenants.items():

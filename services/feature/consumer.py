@@ -9,6 +9,7 @@ from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from services.feature import converters
 from services.feature.store import FeatureStore
 from services.runtime import tail
+from services.runtime.errors import NotReadyError
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +29,30 @@ class EventConsumer:
         self._store = store
         self._feedback = feedback
         self._target: int | None = None
+        self._position = 0
 
     async def run(self) -> None:
         """Follow the log. Never returns."""
+        await self._store.wait_ready()
+        while True:
+            # Before the stream, so that no rewind is missed.
+            rewound = asyncio.create_task(self._store.rewinds.wait())
+            following = asyncio.create_task(self._follow())
+            try:
+                done, _ = await asyncio.wait({rewound, following}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                rewound.cancel()
+                following.cancel()
+                results = await asyncio.gather(rewound, following, return_exceptions=True)
+            if following in done:
+                raise RuntimeError("the log is no longer followed") from results[1]
+
+    async def _follow(self) -> None:
         name = f"events of {self._scenario}"
         await tail.follow(name, self._open_stream, self._read_offset, self._handle, self._set_connected)
 
     def _open_stream(self, after_offset: int) -> AsyncIterable[TailEventsResponse]:
+        self._position = after_offset
         return self._feedback.TailEvents(converters.tail_request(self._scenario, after_offset))
 
     def _read_offset(self) -> int:
@@ -42,6 +60,9 @@ class EventConsumer:
 
     async def _handle(self, response: TailEventsResponse) -> None:
         before = self._store.checkpoint
+        if before.log_offset != self._position:
+            # What lies between would be missed, were this response applied.
+            raise NotReadyError("the feature store went back; the log is read again from there")
         if response.latest_offset < before.log_offset and not response.records:
             # An erasure of the newest records does this; so does a log that was replaced, whose events would be missed.
             log.warning(
@@ -50,6 +71,7 @@ class EventConsumer:
             )
         events, checkpoint = converters.events_of(response, before)
         await self._store.apply_events(events, checkpoint)
+        self._position = checkpoint.log_offset
         self.latest_offset = response.latest_offset
         if self._target is None:
             self._target = response.latest_offset

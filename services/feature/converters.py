@@ -7,6 +7,7 @@ import msgspec
 from recmesh.feature.v1 import feature_service_pb2 as pb
 from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
 from recmesh.type.v1 import history_pb2, item_pb2
+from services.feature.interests import Interest
 from services.feature.records import Activity, Checkpoint, Event, Item, ItemChange, Upserted, UserFeatures
 from services.runtime.checks import check_count, check_id, check_range
 from services.runtime.errors import InvalidFieldError
@@ -41,7 +42,9 @@ def user_query_of(request: pb.GetUserFeaturesRequest) -> tuple[str, int]:
     return request.user_id, request.history_count or MAX_HISTORY
 
 
-def user_response(features: UserFeatures, history_count: int) -> pb.GetUserFeaturesResponse:
+def user_response(
+    features: UserFeatures, history_count: int, interests: Sequence[Interest]
+) -> pb.GetUserFeaturesResponse:
     """What is known of a user, with the newest `history_count` events."""
     activity = features.activity or Activity()
     newest = slice(-history_count, None)
@@ -58,6 +61,10 @@ def user_response(features: UserFeatures, history_count: int) -> pb.GetUserFeatu
         dismissed_item_ids=activity.dismissed_item_ids,
         event_counts={EVENT_NAMES[kind]: count for kind, count in activity.event_counts.items()},
         log_offset=features.log_offset,
+        interests=pb.Interests(
+            categories=[interest.category for interest in interests],
+            weights=[interest.weight for interest in interests],
+        ),
     )
 
 

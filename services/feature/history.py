@@ -1,14 +1,16 @@
 """Events into a user's history, seen and dismissed items, and counters. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from services.feature.config import FeatureSettings
+from services.feature.interests import InterestRules, add_interest, drop_faintest
 from services.feature.records import Activity, Event
 from services.runtime.scenario import EVENT_NUMBERS, ScenarioHead
 
 DISMISS = EVENT_NUMBERS["dismiss"]
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class HistoryRules:
     """Newest events kept."""
     max_items: int
     """Seen items kept, and as many dismissed ones."""
+    interests: InterestRules = field(default_factory=InterestRules)
+    """How interests wear off."""
 
 
 def history_rules(head: ScenarioHead, settings: FeatureSettings) -> HistoryRules:
@@ -29,14 +33,19 @@ def history_rules(head: ScenarioHead, settings: FeatureSettings) -> HistoryRules
     task_events = [event for task in tasks if task is not None for event in task.events]
     events = task_events if settings.history_events is None else settings.history_events
     kinds = frozenset(EVENT_NUMBERS[event] for event in events)
-    return HistoryRules(kinds, settings.history_max_events, settings.seen_max_items)
+    interests = InterestRules(settings.interest_half_life_days * DAY_MS, settings.interest_max_categories)
+    return HistoryRules(kinds, settings.history_max_events, settings.seen_max_items, interests)
 
 
-def apply_events(activity: Activity, events: Iterable[Event], rules: HistoryRules) -> None:
+def apply_events(
+    activity: Activity, events: Iterable[Event], rules: HistoryRules, categories: Mapping[str, Sequence[str]]
+) -> None:
     """Add `events`, in the order of the log, to `activity` in place.
 
     The history stays sorted by event time, whatever the order of arrival; events of one time stay in the order of the
-    log. A dismissal is not a sign of interest: it never makes an item seen, though a scenario may list it as history.
+    log. A dismissal is not a sign of interest: it never makes an item seen and adds to no interest, though a scenario
+    may list it as history. `categories` holds those of each item that the catalogue knows now; an event with another
+    item adds to no interest.
     """
     seen = dict.fromkeys(activity.seen_item_ids)
     dismissed = dict.fromkeys(activity.dismissed_item_ids)
@@ -48,6 +57,8 @@ def apply_events(activity: Activity, events: Iterable[Event], rules: HistoryRule
             _insert(activity, event)
             if event.event_kind != DISMISS:
                 _move_to_end(seen, event.item_id)
+                add_interest(activity, categories.get(event.item_id, ()), event.event_time_ms, rules.interests)
+    drop_faintest(activity, rules.interests)
     for column in (activity.item_ids, activity.event_kinds, activity.event_times_ms, activity.values):
         del column[: -rules.max_events]
     activity.seen_item_ids = list(seen)[-rules.max_items :]

@@ -54,6 +54,8 @@ class LmdbFeatureStore:
         self._loop = asyncio.get_running_loop()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="feature-writer")
         self.item_changes = Changes()
+        self.rewinds = Changes()
+        self.connected = True
 
     @property
     def latest_item_offset(self) -> int:
@@ -64,6 +66,9 @@ class LmdbFeatureStore:
     def checkpoint(self) -> Checkpoint:
         """See FeatureStore.checkpoint."""
         return self._checkpoint
+
+    async def wait_ready(self) -> None:
+        """See FeatureStore.wait_ready: what is opened is ready."""
 
     async def apply_events(self, events: Sequence[Event], checkpoint: Checkpoint) -> None:
         """See FeatureStore.apply_events."""
@@ -144,13 +149,19 @@ class LmdbFeatureStore:
             if event.offset > self._checkpoint.log_offset:
                 by_user[event.user_id.encode()].append(event)
         with self._transaction() as txn:
+            categories = self._categories(txn, {event.item_id for event in events})
             for key, user_events in by_user.items():
                 stored = txn.get(key, db=self._activities)
                 activity = Activity() if stored is None else _decode_activity(stored)
-                apply_events(activity, user_events, self._rules)
+                apply_events(activity, user_events, self._rules, categories)
                 txn.put(key, _encode(activity), db=self._activities)
             txn.put(_CHECKPOINT, _encode(checkpoint), db=self._state)
         self._checkpoint = checkpoint
+
+    def _categories(self, txn: lmdb.Transaction, item_ids: set[str]) -> dict[str, list[str]]:
+        stored = [txn.get(item_id.encode(), db=self._items) for item_id in item_ids]
+        items = [_decode_change(value).item for value in stored if value is not None]
+        return {item.item_id: item.categories for item in items}
 
     def _put_users(self, attributes: Mapping[str, Mapping[str, str]]) -> None:
         with self._transaction() as txn:

@@ -33,10 +33,14 @@ class FeatureCollector(Collector):
         connected = GaugeMetricFamily(
             "recmesh_feature_log_connected", "1 while the log can be read, else 0.", labels=labels
         )
+        store = GaugeMetricFamily(
+            "recmesh_feature_store_connected", "1 while the store answers, else 0.", labels=labels
+        )
         for name, consumer in self._consumers.items():
+            store.add_metric([name], self._tenants[name].store.connected)
             checkpoint = self._tenants[name].store.checkpoint
             lag.add_metric([name], max(0, consumer.latest_offset - checkpoint.log_offset))
             connected.add_metric([name], consumer.connected)
             if checkpoint.last_event_time_ms:
                 age.add_metric([name], time.time() - checkpoint.last_event_time_ms / 1000)
-        return [lag, age, connected]
+        return [lag, age, connected, store]

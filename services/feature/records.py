@@ -33,6 +33,10 @@ class Activity(msgspec.Struct, array_like=True):
     """Items that the user asked not to be shown again, each once, the last dismissed at the end."""
     event_counts: dict[int, int] = msgspec.field(default_factory=dict)
     """Events of every kind over all time."""
+    interests: dict[str, float] = msgspec.field(default_factory=dict)
+    """Exponentially decayed number of events by category, as of `interests_time_ms`; see interests.py."""
+    interests_time_ms: int = 0
+    """Newest time among the events in `interests`; 0 while there are none."""
 
 
 class Event(NamedTuple):

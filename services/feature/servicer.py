@@ -1,11 +1,13 @@
 """The RPCs: convert, call, convert."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from recmesh.feature.v1 import feature_service_pb2 as pb
 from recmesh.feature.v1 import feature_service_pb2_grpc
 from services.feature import converters
+from services.feature.interests import top_interests
 from services.feature.records import Upserted
 from services.feature.tenant import Tenant
 from services.runtime import tail
@@ -23,9 +25,12 @@ class FeatureServicer(feature_service_pb2_grpc.FeatureServiceServicer):
         self._tenants = tenants
 
     async def GetUserFeatures(self, request: pb.GetUserFeaturesRequest, context: Any) -> pb.GetUserFeaturesResponse:
-        store = find_scenario(self._tenants, request.scenario).store
+        tenant = find_scenario(self._tenants, request.scenario)
         user_id, history_count = converters.user_query_of(request)
-        return converters.user_response(await store.get_user(user_id), history_count)
+        features = await tenant.store.get_user(user_id)
+        now_ms = time.time_ns() // 1_000_000
+        interests = top_interests(features.activity, now_ms, tenant.interest_top_count, tenant.interests)
+        return converters.user_response(features, history_count, interests)
 
     async def BatchGetItemFeatures(
         self, request: pb.BatchGetItemFeaturesRequest, context: Any

@@ -10,9 +10,14 @@ from services.runtime.tail import Changes
 class FeatureStore(Protocol):
     """Users and items of one scenario.
 
-    What a write wrote is durable when it returns. Writes raise OverloadedError when the store is full, NotReadyError
-    when the engine cannot write now.
+    What a write wrote is durable when it returns; events are durable before the checkpoint that covers them is, so what
+    is lost of them is read again from the log. Every method raises NotReadyError while the engine is away; writes raise
+    OverloadedError when the store is full.
     """
+
+    @property
+    def connected(self) -> bool:
+        """Whether the engine answers now."""
 
     @property
     def item_changes(self) -> Changes:
@@ -24,20 +29,29 @@ class FeatureStore(Protocol):
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """How far the event log is applied."""
+        """How far the event log is applied, as this process knows it."""
+
+    @property
+    def rewinds(self) -> Changes:
+        """Notified after the checkpoint went back, because the engine lost what was not durable yet: the log must be
+        read again from the checkpoint."""
+
+    async def wait_ready(self) -> None:
+        """Until the engine has answered once, and `checkpoint` is what it holds."""
 
     async def apply_events(self, events: Sequence[Event], checkpoint: Checkpoint) -> None:
         """Add events to their users' histories and move the checkpoint, together.
 
-        Events at or before the stored checkpoint are left out, so each counts once however often it is applied. Without
-        events the checkpoint may be kept in memory only: reading on from an older one has the same effect.
+        Events at or before the stored checkpoint are left out, so each counts once however often it is applied, and
+        whichever process applies it. `events` are all that the log holds after the checkpoint so far, up to the new
+        one. The checkpoint may be stored later: reading on from an older one has the same effect.
         """
 
     async def get_user(self, user_id: str) -> UserFeatures:
         """What is known of a user."""
 
     async def put_users(self, attributes: Mapping[str, Mapping[str, str]]) -> None:
-        """Add or replace attributes by user id, all or none."""
+        """Add or replace attributes by user id, each user's whole or not at all."""
 
     async def delete_user(self, user_id: str) -> int:
         """Erase attributes, history and counters; returns how many records there were."""

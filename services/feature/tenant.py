@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
-from services.feature.config import StoreSettings, feature_settings
-from services.feature.history import history_rules
+from services.feature.config import LmdbSettings, StoreSettings, feature_settings
+from services.feature.history import HistoryRules, history_rules
+from services.feature.interests import InterestRules
 from services.feature.lmdb_store import LmdbFeatureStore
 from services.feature.store import FeatureStore
+from services.feature.valkey_store import ValkeyFeatureStore
 from services.runtime.scenario import Scenario
 
 
@@ -16,11 +18,24 @@ class Tenant:
     name: str
     require_title: bool
     """Whether items without a title are refused."""
+    interests: InterestRules
+    """How users' interests wear off."""
+    interest_top_count: int
+    """How many of a user's interests are told."""
     store: FeatureStore
 
 
 def open_tenant(scenario: Scenario, settings: StoreSettings) -> Tenant:
-    """Open the scenario's store. SetupError names what is wrong with it or the scenario's section."""
-    rules = history_rules(scenario.head, feature_settings(scenario))
-    store = LmdbFeatureStore(settings.path / scenario.name, settings.map_bytes, rules)
-    return Tenant(scenario.name, scenario.head.catalogue.require_title, store)
+    """Open the scenario's store, inside a running event loop. SetupError names what is wrong with it or the scenario's
+    section."""
+    feature = feature_settings(scenario)
+    rules = history_rules(scenario.head, feature)
+    store = _open_store(scenario.name, settings, rules)
+    require_title = scenario.head.catalogue.require_title
+    return Tenant(scenario.name, require_title, rules.interests, feature.interest_top_count, store)
+
+
+def _open_store(scenario: str, settings: StoreSettings, rules: HistoryRules) -> FeatureStore:
+    if isinstance(settings, LmdbSettings):
+        return LmdbFeatureStore(settings.path / scenario, settings.map_bytes, rules)
+    return ValkeyFeatureStore(settings, scenario, rules)

@@ -7,6 +7,8 @@ from typing import Protocol, TypeVar
 
 import grpc
 
+from services.runtime.errors import TryLaterError
+
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
@@ -81,9 +83,9 @@ async def follow(
 ) -> None:
     """Open the stream after `read_offset()`, `handle` each response, reopen when it breaks. Never returns.
 
-    `handle` makes the response's effect and its offset durable together; a response whose handling failed is sent again
-    after the reopening. `on_connected(True)` follows the first response of each connection, `on_connected(False)` its
-    loss.
+    `handle` makes the response's effect and its offset durable together; a response whose handling failed with
+    TryLaterError is sent again after the reopening. `on_connected(True)` follows the first response of each connection,
+    `on_connected(False)` its loss.
     """
     backoff = _FIRST_BACKOFF_S
     while True:
@@ -97,6 +99,8 @@ async def follow(
                         await on_connected(True)
         except grpc.aio.AioRpcError as error:
             log.warning("stream lost", extra={"stream": name, "code": error.code().name, "details": error.details()})
+        except TryLaterError as error:
+            log.warning("response not handled", extra={"stream": name, "problem": str(error)})
         finally:
             if connected and on_connected is not None:
                 await on_connected(False)

@@ -1,39 +1,66 @@
 """What every engine of the feature store must do. A further engine joins by a further entry in ENGINES."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from services.feature.config import ValkeySettings
 from services.feature.history import HistoryRules
+from services.feature.interests import InterestRules
 from services.feature.lmdb_store import LmdbFeatureStore
 from services.feature.records import Activity, Checkpoint, Event, Item, ItemChange, Upserted, UserFeatures
 from services.feature.store import FeatureStore
+from services.feature.valkey_store import ValkeyFeatureStore
+from tests.support.valkey_process import ValkeyCluster, ValkeyProcess, needs_valkey
 
 OpenStore = Callable[[], Awaitable[FeatureStore]]
 PLAY, RATING, DISMISS = 3, 8, 11
-RULES = HistoryRules(frozenset({PLAY, RATING}), max_events=4, max_items=6)
+RULES = HistoryRules(frozenset({PLAY, RATING}), max_events=4, max_items=6, interests=InterestRules(half_life_ms=10))
 NO_LIMIT = 1 << 30
 
 
-async def open_lmdb(folder: Path) -> FeatureStore:
+def open_lmdb(folder: Path) -> FeatureStore:
     return LmdbFeatureStore(folder, 64 * 1024**2, RULES)
 
 
-ENGINES = {"lmdb": open_lmdb}
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], FeatureStore]]:
+    with ValkeyProcess(tmp_path_factory.mktemp("valkey")) as server:
+        yield lambda folder: open_valkey(folder, [server.address], cluster=False)
 
 
-@pytest.fixture(params=ENGINES.values(), ids=ENGINES.keys())
+@pytest.fixture(scope="module")
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], FeatureStore]]:
+    with ValkeyCluster(tmp_path_factory.mktemp("valkey-cluster")) as servers:
+        yield lambda folder: open_valkey(folder, servers.addresses[:1], cluster=True)
+
+
+def open_valkey(folder: Path, addresses: list[str], cluster: bool) -> FeatureStore:
+    # Keys of its own for each test.
+    settings = {"engine": "valkey", "addresses": addresses, "cluster": cluster, "key_prefix": folder.parent.name}
+    # Long, since a busy machine answers late.
+    limits = {"timeout_ms": 30_000, "durable_timeout_ms": 30_000}
+    return ValkeyFeatureStore(ValkeySettings.model_validate(settings | limits), "video", RULES)
+
+
+ENGINES = ["lmdb", pytest.param("valkey", marks=needs_valkey), pytest.param("valkey_cluster", marks=needs_valkey)]
+
+
+@pytest.fixture(params=ENGINES)
 async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStore]:
     """Opens the same store again and again; whatever is open at the end is closed."""
     opened: list[FeatureStore] = []
+    open_engine = open_lmdb if request.param == "lmdb" else request.getfixturevalue(request.param)
 
     async def open_again() -> FeatureStore:
         while opened:
             await opened.pop().close()
-        opened.append(await request.param(tmp_path / "store"))
+        opened.append(open_engine(tmp_path / "store"))
+        await asyncio.wait_for(opened[-1].wait_ready(), 30)
+        assert opened[-1].connected
         return opened[-1]
 
     yield open_again
@@ -91,6 +118,30 @@ async def test_an_event_counts_once_however_often_it_is_applied(open_store: Open
     activity = (await store.get_user("anna")).activity
     assert activity is not None
     assert (activity.event_counts, activity.event_times_ms) == ({RATING: 3}, [1, 2, 3])
+
+
+async def test_interests_count_events_of_known_items_and_wear_off(open_store: OpenStore) -> None:
+    store = await open_store()
+    await store.put_items([item("alien"), item("brazil")])
+    await store.apply_events([event(1, time_ms=100), event(2, item_id="unknown", time_ms=100)], Checkpoint(2, 100))
+    events = [event(3, item_id="brazil", time_ms=110), event(4, kind=DISMISS, time_ms=120), event(5, time_ms=90)]
+    await store.apply_events(events, Checkpoint(5, 110))
+    store = await open_store()
+    activity = (await store.get_user("anna")).activity
+    assert activity is not None
+    assert activity.interests == pytest.approx({"film": 1.75, "horror": 1.75})
+    assert activity.interests_time_ms == 110
+
+
+async def test_users_whose_names_hold_braces_are_apart(store: FeatureStore) -> None:
+    names = ["{", "}", "{}", "a}", "a}b", "a}b}", "{a}", "video:a"]
+    await store.put_users({name: {"name": name} for name in names})
+    await store.apply_events([event(n, name) for n, name in enumerate(names, 1)], Checkpoint(9, 9))
+    for place, name in enumerate(names, 1):
+        features = await store.get_user(name)
+        assert features.attributes == {"name": name}
+        assert features.activity is not None
+        assert features.activity.event_times_ms == [place]
 
 
 async def test_effects_and_checkpoint_survive_reopening(open_store: OpenStore) -> None:

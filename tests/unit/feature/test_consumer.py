@@ -7,6 +7,8 @@ import pytest
 from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
 from services.feature.consumer import EventConsumer
 from services.feature.records import Checkpoint, Event
+from services.runtime.errors import NotReadyError
+from services.runtime.tail import Changes
 
 
 class Store:
@@ -15,8 +17,16 @@ class Store:
     def __init__(self, offset: int = 0) -> None:
         self.checkpoint = Checkpoint(offset, 0)
         self.events: list[Event] = []
+        self.rewinds = Changes()
+        self.away = False
+
+    async def wait_ready(self) -> None:
+        pass
 
     async def apply_events(self, events: list[Event], checkpoint: Checkpoint) -> None:
+        if self.away:
+            self.away = False
+            raise NotReadyError("away")
         self.events += events
         self.checkpoint = checkpoint
 
@@ -82,3 +92,42 @@ async def test_a_log_that_ends_before_the_checkpoint_is_reported(caplog: pytest.
         consumer, _ = await consume(Store(offset=7), response(3))
     assert "ends before" in caplog.text
     assert consumer.caught_up.is_set()
+
+
+async def test_it_reads_again_from_where_the_store_went_back_to():
+    store, feedback = Store(offset=4), Feedback(response(9, 5, 6))
+    consumer = EventConsumer("video", store, feedback)  # type: ignore[arg-type]
+    task = asyncio.create_task(consumer.run())
+    await asyncio.sleep(0.05)
+    store.checkpoint = Checkpoint(2, 0)
+    store.rewinds.notify()
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [request.after_offset for request in feedback.requests] == [4, 2]
+
+
+async def test_a_response_is_not_applied_after_the_store_went_back_before_it():
+    store = Store(offset=4)
+    consumer = EventConsumer("video", store, Feedback())  # type: ignore[arg-type]
+    consumer._open_stream(4)
+    await consumer._handle(response(9, 5, 6))
+    store.checkpoint = Checkpoint(4, 0)
+    with pytest.raises(NotReadyError):
+        await consumer._handle(response(9, 7))
+    assert [event.offset for event in store.events] == [5, 6]
+
+
+async def test_a_store_that_is_away_gets_the_same_events_again():
+    store = Store()
+    store.away = True
+    feedback = Feedback(response(2, 1, 2))
+    consumer = EventConsumer("video", store, feedback)  # type: ignore[arg-type]
+    task = asyncio.create_task(consumer.run())
+    async with asyncio.timeout(30):
+        while not store.events:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [event.offset for event in store.events] == [1, 2]
+    assert len(feedback.requests) == 2

@@ -3,12 +3,14 @@ from hypothesis import strategies as st
 
 from services.feature.config import FeatureSettings
 from services.feature.history import HistoryRules, apply_events, history_rules
+from services.feature.interests import InterestRules
 from services.feature.records import Activity, Event
 from services.runtime.scenario import EVENT_NUMBERS, ScenarioHead
 
 CLICK, PLAY, VIEW, DISMISS = (EVENT_NUMBERS[name] for name in ("click", "play", "view", "dismiss"))
 RULES = HistoryRules(frozenset({CLICK, PLAY}), max_events=5, max_items=6)
 WIDE = HistoryRules(RULES.event_kinds, max_events=1_000, max_items=1_000)
+CATEGORIES = {"a": ["film", "horror"], "b": ["film"], "c": []}
 
 
 def event(offset: int, item_id: str = "a", kind: int = CLICK, time_ms: int | None = None) -> Event:
@@ -17,7 +19,7 @@ def event(offset: int, item_id: str = "a", kind: int = CLICK, time_ms: int | Non
 
 def applied(*events: Event, rules: HistoryRules = RULES) -> Activity:
     activity = Activity()
-    apply_events(activity, events, rules)
+    apply_events(activity, events, rules, {})
     return activity
 
 
@@ -75,6 +77,16 @@ def test_rules_follow_the_tasks_unless_the_scenario_lists_kinds() -> None:
     assert by_tasks.event_kinds == {EVENT_NUMBERS[name] for name in ("view", "cart", "purchase", "rating")}
     listed = FeatureSettings(history_events=["purchase"], history_max_events=7, seen_max_items=8)
     assert history_rules(head, listed) == HistoryRules(frozenset({EVENT_NUMBERS["purchase"]}), 7, 8)
+    wearing = FeatureSettings(interest_half_life_days=0.5, interest_max_categories=3)
+    assert history_rules(head, wearing).interests == InterestRules(43_200_000.0, 3)
+
+
+def test_interests_come_from_the_kinds_of_the_history_but_not_from_dismissals() -> None:
+    activity = Activity()
+    listed = HistoryRules(frozenset({CLICK, DISMISS}), 5, 5)
+    events = [event(1, "b", CLICK, 0), event(2, "b", VIEW, 0), event(3, "b", DISMISS, 0), event(4, "x", CLICK, 0)]
+    apply_events(activity, events, listed, CATEGORIES)
+    assert activity.interests == {"film": 1.0}
 
 
 events_lists = st.lists(
@@ -95,9 +107,9 @@ def test_the_history_is_the_events_sorted_by_time(events: list[Event]) -> None:
 @given(events_lists, st.integers(0, 40))
 def test_batches_do_not_change_the_outcome(events: list[Event], cut: int) -> None:
     whole, parts = Activity(), Activity()
-    apply_events(whole, events, WIDE)
-    apply_events(parts, events[:cut], WIDE)
-    apply_events(parts, events[cut:], WIDE)
+    apply_events(whole, events, WIDE, CATEGORIES)
+    apply_events(parts, events[:cut], WIDE, CATEGORIES)
+    apply_events(parts, events[cut:], WIDE, CATEGORIES)
     assert parts == whole
 
 

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from services.runtime.errors import NotReadyError
 from services.runtime.tail import follow
 
 
@@ -55,3 +56,19 @@ async def test_a_failing_handler_ends_it_for_its_supervisor_to_restart():
 
     with pytest.raises(ValueError, match="1"):
         await follow("numbers", Log(3, 3).open, lambda: 0, handle)
+
+
+async def test_a_response_that_cannot_be_handled_now_is_sent_again():
+    seen: list[int] = []
+    refusals = [2, 3]
+
+    async def handle(number: int) -> None:
+        if number in refusals:
+            refusals.remove(number)
+            raise NotReadyError("away")
+        seen.append(number)
+
+    await run_until(
+        seen, 4, open_stream=Log(4, 9).open, read_offset=lambda: seen[-1] if seen else 0, handle=handle
+    )  # fmt: skip
+    assert seen == [1, 2, 3, 4]

@@ -26,7 +26,7 @@ from recmesh.type.v1 import history_pb2 as recmesh_dot_type_dot_v1_dot_history__
 from recmesh.type.v1 import item_pb2 as recmesh_dot_type_dot_v1_dot_item__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(recmesh/feature/v1/feature_service.proto\x12\x12recmesh.feature.v1\x1a\x1drecmesh/type/v1/history.proto\x1a\x1arecmesh/type/v1/item.proto\"R\n\x16GetUserFeaturesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x15\n\rhistory_count\x18\x03 \x01(\x05\"\xa6\x03\n\x17GetUserFeaturesResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12O\n\nattributes\x18\x02 \x03(\x0b\x32;.recmesh.feature.v1.GetUserFeaturesResponse.AttributesEntry\x12)\n\x07history\x18\x03 \x01(\x0b\x32\x18.recmesh.type.v1.History\x12\x15\n\rseen_item_ids\x18\x04 \x03(\t\x12\x1a\n\x12\x64ismissed_item_ids\x18\x05 \x03(\t\x12R\n\x0c\x65vent_counts\x18\x06 \x03(\x0b\x32<.recmesh.feature.v1.GetUserFeaturesResponse.EventCountsEntry\x12\x12\n\nlog_offset\x18\x07 \x01(\x03\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x45ventCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"A\n\x1b\x42\x61tchGetItemFeaturesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\"^\n\x1c\x42\x61tchGetItemFeaturesResponse\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.recmesh.type.v1.Item\x12\x18\n\x10missing_item_ids\x18\x02 \x03(\t\"L\n\x12UpsertItemsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12$\n\x05items\x18\x02 \x03(\x0b\x32\x15.recmesh.type.v1.Item\"E\n\x13UpsertItemsResponse\x12\x15\n\rchanged_count\x18\x01 \x01(\x03\x12\x17\n\x0funchanged_count\x18\x02 \x01(\x03\"O\n\x12UpsertUsersRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\'\n\x05users\x18\x02 \x03(\x0b\x32\x18.recmesh.feature.v1.User\"\x88\x01\n\x04User\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12<\n\nattributes\x18\x02 \x03(\x0b\x32(.recmesh.feature.v1.User.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x13UpsertUsersResponse\x12\x16\n\x0eupserted_count\x18\x01 \x01(\x03\":\n\x10TailItemsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_offset\x18\x02 \x01(\x03\"`\n\x11TailItemsResponse\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.recmesh.type.v1.Item\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x15\n\rlatest_offset\x18\x03 \x01(\x03\"6\n\x11\x44\x65leteUserRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"+\n\x12\x44\x65leteUserResponse\x12\x15\n\rremoved_count\x18\x01 \x01(\x03\x32\xf2\x04\n\x0e\x46\x65\x61tureService\x12j\n\x0fGetUserFeatures\x12*.recmesh.feature.v1.GetUserFeaturesRequest\x1a+.recmesh.feature.v1.GetUserFeaturesResponse\x12y\n\x14\x42\x61tchGetItemFeatures\x12/.recmesh.feature.v1.BatchGetItemFeaturesRequest\x1a\x30.recmesh.feature.v1.BatchGetItemFeaturesResponse\x12`\n\x0bUpsertItems\x12&.recmesh.feature.v1.UpsertItemsRequest\x1a\'.recmesh.feature.v1.UpsertItemsResponse(\x01\x12^\n\x0bUpsertUsers\x12&.recmesh.feature.v1.UpsertUsersRequest\x1a\'.recmesh.feature.v1.UpsertUsersResponse\x12Z\n\tTailItems\x12$.recmesh.feature.v1.TailItemsRequest\x1a%.recmesh.feature.v1.TailItemsResponse0\x01\x12[\n\nDeleteUser\x12%.recmesh.feature.v1.DeleteUserRequest\x1a&.recmesh.feature.v1.DeleteUserResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(recmesh/feature/v1/feature_service.proto\x12\x12recmesh.feature.v1\x1a\x1drecmesh/type/v1/history.proto\x1a\x1arecmesh/type/v1/item.proto\"R\n\x16GetUserFeaturesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x15\n\rhistory_count\x18\x03 \x01(\x05\"\xd8\x03\n\x17GetUserFeaturesResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12O\n\nattributes\x18\x02 \x03(\x0b\x32;.recmesh.feature.v1.GetUserFeaturesResponse.AttributesEntry\x12)\n\x07history\x18\x03 \x01(\x0b\x32\x18.recmesh.type.v1.History\x12\x15\n\rseen_item_ids\x18\x04 \x03(\t\x12\x1a\n\x12\x64ismissed_item_ids\x18\x05 \x03(\t\x12R\n\x0c\x65vent_counts\x18\x06 \x03(\x0b\x32<.recmesh.feature.v1.GetUserFeaturesResponse.EventCountsEntry\x12\x12\n\nlog_offset\x18\x07 \x01(\x03\x12\x30\n\tinterests\x18\x08 \x01(\x0b\x32\x1d.recmesh.feature.v1.Interests\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x45ventCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"0\n\tInterests\x12\x12\n\ncategories\x18\x01 \x03(\t\x12\x0f\n\x07weights\x18\x02 \x03(\x01\"A\n\x1b\x42\x61tchGetItemFeaturesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\"^\n\x1c\x42\x61tchGetItemFeaturesResponse\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.recmesh.type.v1.Item\x12\x18\n\x10missing_item_ids\x18\x02 \x03(\t\"L\n\x12UpsertItemsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12$\n\x05items\x18\x02 \x03(\x0b\x32\x15.recmesh.type.v1.Item\"E\n\x13UpsertItemsResponse\x12\x15\n\rchanged_count\x18\x01 \x01(\x03\x12\x17\n\x0funchanged_count\x18\x02 \x01(\x03\"O\n\x12UpsertUsersRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\'\n\x05users\x18\x02 \x03(\x0b\x32\x18.recmesh.feature.v1.User\"\x88\x01\n\x04User\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12<\n\nattributes\x18\x02 \x03(\x0b\x32(.recmesh.feature.v1.User.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x13UpsertUsersResponse\x12\x16\n\x0eupserted_count\x18\x01 \x01(\x03\":\n\x10TailItemsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_offset\x18\x02 \x01(\x03\"`\n\x11TailItemsResponse\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.recmesh.type.v1.Item\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x15\n\rlatest_offset\x18\x03 \x01(\x03\"6\n\x11\x44\x65leteUserRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"+\n\x12\x44\x65leteUserResponse\x12\x15\n\rremoved_count\x18\x01 \x01(\x03\x32\xf2\x04\n\x0e\x46\x65\x61tureService\x12j\n\x0fGetUserFeatures\x12*.recmesh.feature.v1.GetUserFeaturesRequest\x1a+.recmesh.feature.v1.GetUserFeaturesResponse\x12y\n\x14\x42\x61tchGetItemFeatures\x12/.recmesh.feature.v1.BatchGetItemFeaturesRequest\x1a\x30.recmesh.feature.v1.BatchGetItemFeaturesResponse\x12`\n\x0bUpsertItems\x12&.recmesh.feature.v1.UpsertItemsRequest\x1a\'.recmesh.feature.v1.UpsertItemsResponse(\x01\x12^\n\x0bUpsertUsers\x12&.recmesh.feature.v1.UpsertUsersRequest\x1a\'.recmesh.feature.v1.UpsertUsersResponse\x12Z\n\tTailItems\x12$.recmesh.feature.v1.TailItemsRequest\x1a%.recmesh.feature.v1.TailItemsResponse0\x01\x12[\n\nDeleteUser\x12%.recmesh.feature.v1.DeleteUserRequest\x1a&.recmesh.feature.v1.DeleteUserResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,35 +42,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUSERFEATURESREQUEST']._serialized_start=123
   _globals['_GETUSERFEATURESREQUEST']._serialized_end=205
   _globals['_GETUSERFEATURESRESPONSE']._serialized_start=208
-  _globals['_GETUSERFEATURESRESPONSE']._serialized_end=630
-  _globals['_GETUSERFEATURESRESPONSE_ATTRIBUTESENTRY']._serialized_start=529
-  _globals['_GETUSERFEATURESRESPONSE_ATTRIBUTESENTRY']._serialized_end=578
-  _globals['_GETUSERFEATURESRESPONSE_EVENTCOUNTSENTRY']._serialized_start=580
-  _globals['_GETUSERFEATURESRESPONSE_EVENTCOUNTSENTRY']._serialized_end=630
-  _globals['_BATCHGETITEMFEATURESREQUEST']._serialized_start=632
-  _globals['_BATCHGETITEMFEATURESREQUEST']._serialized_end=697
-  _globals['_BATCHGETITEMFEATURESRESPONSE']._serialized_start=699
-  _globals['_BATCHGETITEMFEATURESRESPONSE']._serialized_end=793
-  _globals['_UPSERTITEMSREQUEST']._serialized_start=795
-  _globals['_UPSERTITEMSREQUEST']._serialized_end=871
-  _globals['_UPSERTITEMSRESPONSE']._serialized_start=873
-  _globals['_UPSERTITEMSRESPONSE']._serialized_end=942
-  _globals['_UPSERTUSERSREQUEST']._serialized_start=944
-  _globals['_UPSERTUSERSREQUEST']._serialized_end=1023
-  _globals['_USER']._serialized_start=1026
-  _globals['_USER']._serialized_end=1162
-  _globals['_USER_ATTRIBUTESENTRY']._serialized_start=529
-  _globals['_USER_ATTRIBUTESENTRY']._serialized_end=578
-  _globals['_UPSERTUSERSRESPONSE']._serialized_start=1164
-  _globals['_UPSERTUSERSRESPONSE']._serialized_end=1209
-  _globals['_TAILITEMSREQUEST']._serialized_start=1211
-  _globals['_TAILITEMSREQUEST']._serialized_end=1269
-  _globals['_TAILITEMSRESPONSE']._serialized_start=1271
-  _globals['_TAILITEMSRESPONSE']._serialized_end=1367
-  _globals['_DELETEUSERREQUEST']._serialized_start=1369
-  _globals['_DELETEUSERREQUEST']._serialized_end=1423
-  _globals['_DELETEUSERRESPONSE']._serialized_start=1425
-  _globals['_DELETEUSERRESPONSE']._serialized_end=1468
-  _globals['_FEATURESERVICE']._serialized_start=1471
-  _globals['_FEATURESERVICE']._serialized_end=2097
+  _globals['_GETUSERFEATURESRESPONSE']._serialized_end=680
+  _globals['_GETUSERFEATURESRESPONSE_ATTRIBUTESENTRY']._serialized_start=579
+  _globals['_GETUSERFEATURESRESPONSE_ATTRIBUTESENTRY']._serialized_end=628
+  _globals['_GETUSERFEATURESRESPONSE_EVENTCOUNTSENTRY']._serialized_start=630
+  _globals['_GETUSERFEATURESRESPONSE_EVENTCOUNTSENTRY']._serialized_end=680
+  _globals['_INTERESTS']._serialized_start=682
+  _globals['_INTERESTS']._serialized_end=730
+  _globals['_BATCHGETITEMFEATURESREQUEST']._serialized_start=732
+  _globals['_BATCHGETITEMFEATURESREQUEST']._serialized_end=797
+  _globals['_BATCHGETITEMFEATURESRESPONSE']._serialized_start=799
+  _globals['_BATCHGETITEMFEATURESRESPONSE']._serialized_end=893
+  _globals['_UPSERTITEMSREQUEST']._serialized_start=895
+  _globals['_UPSERTITEMSREQUEST']._serialized_end=971
+  _globals['_UPSERTITEMSRESPONSE']._serialized_start=973
+  _globals['_UPSERTITEMSRESPONSE']._serialized_end=1042
+  _globals['_UPSERTUSERSREQUEST']._serialized_start=1044
+  _globals['_UPSERTUSERSREQUEST']._serialized_end=1123
+  _globals['_USER']._serialized_start=1126
+  _globals['_USER']._serialized_end=1262
+  _globals['_USER_ATTRIBUTESENTRY']._serialized_start=579
+  _globals['_USER_ATTRIBUTESENTRY']._serialized_end=628
+  _globals['_UPSERTUSERSRESPONSE']._serialized_start=1264
+  _globals['_UPSERTUSERSRESPONSE']._serialized_end=1309
+  _globals['_TAILITEMSREQUEST']._serialized_start=1311
+  _globals['_TAILITEMSREQUEST']._serialized_end=1369
+  _globals['_TAILITEMSRESPONSE']._serialized_start=1371
+  _globals['_TAILITEMSRESPONSE']._serialized_end=1467
+  _globals['_DELETEUSERREQUEST']._serialized_start=1469
+  _globals['_DELETEUSERREQUEST']._serialized_end=1523
+  _globals['_DELETEUSERRESPONSE']._serialized_start=1525
+  _globals['_DELETEUSERRESPONSE']._serialized_end=1568
+  _globals['_FEATURESERVICE']._serialized_start=1571
+  _globals['_FEATURESERVICE']._serialized_end=2197
 # @@protoc_insertion_point(module_scope)

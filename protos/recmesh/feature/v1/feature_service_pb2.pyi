@@ -19,7 +19,7 @@ class GetUserFeaturesRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., user_id: _Optional[str] = ..., history_count: _Optional[int] = ...) -> None: ...
 
 class GetUserFeaturesResponse(_message.Message):
-    __slots__ = ("found", "attributes", "history", "seen_item_ids", "dismissed_item_ids", "event_counts", "log_offset")
+    __slots__ = ("found", "attributes", "history", "seen_item_ids", "dismissed_item_ids", "event_counts", "log_offset", "interests")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class GetUserFeaturesResponse(_message.Message):
     DISMISSED_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     EVENT_COUNTS_FIELD_NUMBER: _ClassVar[int]
     LOG_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    INTERESTS_FIELD_NUMBER: _ClassVar[int]
     found: bool
     attributes: _containers.ScalarMap[str, str]
     history: _history_pb2.History
@@ -48,7 +49,16 @@ class GetUserFeaturesResponse(_message.Message):
     dismissed_item_ids: _containers.RepeatedScalarFieldContainer[str]
     event_counts: _containers.ScalarMap[str, int]
     log_offset: int
-    def __init__(self, found: _Optional[bool] = ..., attributes: _Optional[_Mapping[str, str]] = ..., history: _Optional[_Union[_history_pb2.History, _Mapping]] = ..., seen_item_ids: _Optional[_Iterable[str]] = ..., dismissed_item_ids: _Optional[_Iterable[str]] = ..., event_counts: _Optional[_Mapping[str, int]] = ..., log_offset: _Optional[int] = ...) -> None: ...
+    interests: Interests
+    def __init__(self, found: _Optional[bool] = ..., attributes: _Optional[_Mapping[str, str]] = ..., history: _Optional[_Union[_history_pb2.History, _Mapping]] = ..., seen_item_ids: _Optional[_Iterable[str]] = ..., dismissed_item_ids: _Optional[_Iterable[str]] = ..., event_counts: _Optional[_Mapping[str, int]] = ..., log_offset: _Optional[int] = ..., interests: _Optional[_Union[Interests, _Mapping]] = ...) -> None: ...
+
+class Interests(_message.Message):
+    __slots__ = ("categories", "weights")
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    categories: _containers.RepeatedScalarFieldContainer[str]
+    weights: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, categories: _Optional[_Iterable[str]] = ..., weights: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class BatchGetItemFeaturesRequest(_message.Message):
     __slots__ = ("scenario", "item_ids")
