@@ -3,9 +3,8 @@
 Axes: N items, Q queries, F features, W the language model's width, D vector length.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -24,24 +23,16 @@ from services.model.collaborative import (
     event_counts,
 )
 from services.runtime.scenario import TasksSettings
-from services.training.baselines import (
-    DenseRows,
-    Tuned,
-    best_of,
-    ease_weights,
-    item_knn_weights,
-    mean_ndcg,
-)
+from services.training.baselines import DenseRows
 from services.training.checkpoints import State
 from services.training.dataset import Dataset
+from services.training.item_to_item import choose_weights, decayed_history
 from services.training.progress import Reporter
 from services.training.sessions import session_matrices
 from services.training.settings.collaborative import CollaborativeSettings
 from services.training.split import Queries
 
 FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-_BATCH = 512
 _RIDGE = 1.0
 
 
@@ -52,7 +43,7 @@ class FeatureTables:
     weights: Mapping[str, ItemWeights]  # by HISTORY_FEATURES
     recency: Mapping[str, Recency]  # the same
     columns: ItemColumns
-    history_length: int
+    history_events: int
 
     def compute(self, queries: Queries) -> FloatArray:
         """Features of every item for each query: [Q, N, F], in the order of FEATURES."""
@@ -65,13 +56,13 @@ class FeatureTables:
         return dense_features(FEATURES, histories, self.columns, everything)
 
     def _history(self, queries: Queries, name: str) -> csr_matrix:
-        return decayed_history(queries, self.recency[name], self.history_length)
+        return decayed_history(queries, self.recency[name], self.history_events)
 
     def state(self) -> State:
         """As tensors, to be kept."""
         kept: State = {
             "recency": {name: asdict(recency) for name, recency in self.recency.items()},
-            "history_length": self.history_length,
+            "history_events": self.history_events,
         }
         for name, weights in self.weights.items():
             for field in fields(ItemWeights):
@@ -89,7 +80,7 @@ class FeatureTables:
         }
         columns = ItemColumns(*(state[field.name].numpy() for field in fields(ItemColumns)))
         recency = {name: Recency(**values) for name, values in state["recency"].items()}
-        return cls(weights, recency, columns, state["history_length"])
+        return cls(weights, recency, columns, state["history_events"])
 
 
 def _sparse(weights: ItemWeights) -> csr_matrix:
@@ -97,40 +88,9 @@ def _sparse(weights: ItemWeights) -> csr_matrix:
     return csr_matrix((weights.weights, weights.indices, weights.indptr), shape=shape)
 
 
-def decayed_history(queries: Queries, recency: Recency, length: int) -> csr_matrix:
-    """[Q, N]: what the newest `length` events count, by item."""
-    interactions = queries.interactions
-    rows, items, weights = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    for row, positions in enumerate(queries.newest(length)):
-        events = positions[positions >= 0]
-        items.append(interactions.items[events])
-        weights.append(recency.weights(items[-1], interactions.times_ms[events]))
-        rows.append(np.full(len(events), row))
-    shape = (len(queries), len(interactions.item_ids))
-    # Repeats of an item weigh nothing, so that sums are what they should be.
-    return csr_matrix((np.concatenate(weights), (np.concatenate(rows), np.concatenate(items))), shape=shape)
-
-
-@dataclass(frozen=True)
-class DecayedSum:
-    """Item-to-item weights summed over the newest events, as the history features are."""
-
-    name: str
-    weights: csr_matrix | DenseRows  # [N, N]
-    recency: Recency
-    history_length: int
-
-    def scores(self, queries: Queries) -> FloatArray:
-        """[Q, N]."""
-        history = decayed_history(queries, self.recency, self.history_length)
-        if isinstance(self.weights, DenseRows):
-            return history[:, self.weights.items] @ self.weights.values
-        return (history @ self.weights).toarray()
-
-
 def fit_features(
     dataset: Dataset, tasks: TasksSettings, text_vectors: FloatArray, states: FloatArray, validation: Queries,
-    settings: CollaborativeSettings, history_length: int, reporter: Reporter,
+    settings: CollaborativeSettings, reporter: Reporter,
 ) -> FeatureTables:  # fmt: skip
     """The tables; what they depend on beside train is chosen by NDCG@10 on the validation queries.
 
@@ -138,66 +98,14 @@ def fit_features(
     either.
     """
     sessions = session_matrices(dataset.interactions, dataset.split, tasks, settings)
-    ways = {
-        "cf": [partial(ease_weights, matrix, value) for matrix in sessions for value in settings.regularisation],
-        "knn": [partial(item_knn_weights, matrix, value) for matrix in sessions for value in settings.shrinkage],
-        # The projection knows what goes together, the states what is alike: which counts for more depends on the texts.
-        "text": [partial(_text_weights, vectors, settings.neighbours) for vectors in (text_vectors, _unit(states))],
-    }
-    few_decays = sorted(set(settings.decays), reverse=True)[::2]
-    trials = len(few_decays) * sum(map(len, ways.values()))
-    trials += len(ways) * len(settings.decays) * (1 + len(settings.half_lives_hours))
-
-    with reporter.track("Item-to-item weights", trials) as advance:
-
-        def best(candidates: Iterable[DecayedSum]) -> Tuned[DecayedSum]:
-            def score(method: DecayedSum) -> float:
-                value = mean_ndcg(method, validation)
-                advance(f"ndcg@10 {value:.3f}")
-                return value
-
-            return best_of((({}, method) for method in candidates), score)
-
-        def tuned(makers: Sequence[Callable[[], csr_matrix | DenseRows]]) -> DecayedSum:
-            """The best weights, by few decays; then how they wear off, by all decays and half-lives."""
-            found = best(
-                DecayedSum("weights", weights, Recency(decay), history_length)
-                for weights in (make() for make in makers)
-                for decay in few_decays
-            )
-            return best(
-                replace(found.method, recency=Recency(decay, hours))
-                for decay in settings.decays
-                for hours in (None, *settings.half_lives_hours)
-            ).method
-
-        chosen = {name: tuned(makers) for name, makers in ways.items()}
+    # The projection knows what goes together, the states what is alike: which counts for more depends on the texts.
+    chosen = choose_weights(sessions, (text_vectors, _unit(states)), validation, settings, reporter)
     per_item = settings.weights_per_item
     return FeatureTables(
         weights={name: truncate_weights(chosen[name].weights, per_item) for name in HISTORY_FEATURES},
         recency={name: chosen[name].recency for name in HISTORY_FEATURES},
         columns=_columns(dataset, tasks, states, settings.half_life_days),
-        history_length=history_length,
-    )
-
-
-def _text_weights(vectors: FloatArray, neighbours: int) -> csr_matrix:
-    """[N, N] fourth power of the cosine to each item's nearest `neighbours` by text vectors [N, D], 0 for all others.
-
-    The power keeps many half-near neighbours from outweighing a few near ones.
-    """
-    item_count = len(vectors)
-    count = min(neighbours, item_count - 1)
-    places, weights = [np.zeros((0, count), np.int64)], [np.zeros((0, count), np.float32)]
-    for start in range(0, item_count, _BATCH):
-        near = vectors[start : start + _BATCH] @ vectors.T
-        near[np.arange(len(near)), np.arange(start, start + len(near))] = -np.inf
-        nearest = np.argpartition(-near, max(count - 1, 0), axis=1)[:, :count]
-        places.append(nearest)
-        weights.append(np.maximum(np.take_along_axis(near, nearest, axis=1), 0.0) ** 4)
-    rows = np.repeat(np.arange(item_count), count)
-    return csr_matrix(
-        (np.concatenate(weights).ravel(), (rows, np.concatenate(places).ravel())), shape=(item_count, item_count)
+        history_events=settings.history_events,
     )
 
 

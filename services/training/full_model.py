@@ -79,7 +79,7 @@ def _feature_tables(bundle: Bundle) -> FeatureTables:
         weights={name: ItemWeights.load(bundle.path / f"history_{name}.npz") for name in HISTORY_FEATURES},
         recency={name: Recency(**kept.model_dump()) for name, kept in bundle.manifest.history_recency.items()},
         columns=ItemColumns(*(items[name].to_numpy().astype(np.float32) for name in names)),
-        history_length=bundle.manifest.history_length,
+        history_events=bundle.manifest.history_events,
     )
 
 

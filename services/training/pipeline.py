@@ -50,7 +50,7 @@ _BATCH = 16
 
 STEPS = ("pretraining", "language-model", "user-tower", "features", "scorer", "reranker", "distillation")
 """The names of the steps that learn."""
-_VERSIONS = {"collaborative": 4, "scorer": 3}
+_VERSIONS = {"collaborative": 5, "scorer": 4}
 """By section of the settings, how often what its step does with them has changed: a kept result of another version is
 not used."""
 _SCORER_SECTIONS = ("item_adaptation", "user_tower", "collaborative", "scorer")
@@ -253,7 +253,7 @@ class Adaptation:
                 text = self.towers.items.projection(states)
             return fit_features(
                 self.dataset, self.tasks, text.numpy(), states.numpy(), self.validation, self.settings.collaborative,
-                self.settings.history_length, self.reporter,
+                self.reporter,
             ).state()  # fmt: skip
 
         state = self.checkpoints.run("features", self.key("item_adaptation", "user_tower", "collaborative"), work)
