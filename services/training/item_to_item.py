@@ -52,11 +52,11 @@ class DecayedSum:
     name: str
     weights: csr_matrix | DenseRows  # [N, N]
     recency: Recency
-    history_length: int
+    history_events: int
 
     def scores(self, queries: Queries) -> FloatArray:
         """[Q, N]."""
-        history = decayed_history(queries, self.recency, self.history_length)
+        history = decayed_history(queries, self.recency, self.history_events)
         if isinstance(self.weights, DenseRows):
             return history[:, self.weights.items] @ self.weights.values
         return (history @ self.weights).toarray()
