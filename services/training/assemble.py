@@ -100,7 +100,9 @@ def _manifest(unsealed: UnsealedBundle, decisions: State, calibrated: State, eva
         item_tokens=settings.item_tokens,
         item_encoder_version=state_key(adaptation.key("item_adaptation", "user_tower"))[:16],
         feature_names=list(FEATURES),
-        history_recency={name: HistoryRecency(**asdict(kept)) for name, kept in adaptation.tables.recency.items()},
+        history_recency={
+            name: HistoryRecency(**asdict(table.recency)) for name, table in adaptation.tables.histories.items()
+        },
         reranker=_reranker_info(unsealed, calibrated),
     )
 

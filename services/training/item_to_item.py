@@ -3,7 +3,7 @@
 Axes: N items, S sessions, Q queries, D vector length.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -63,7 +63,7 @@ class DecayedSum:
 
 
 @dataclass(frozen=True)
-class _Family:
+class Family:
     """Weights that can be fitted on any of several sources with any of several values."""
 
     fit: Callable[[Any, Any], csr_matrix | DenseRows]
@@ -78,21 +78,27 @@ class _Family:
         return len(self.values) + len(self.sources) - 1
 
 
-def choose_weights(
-    sessions: Sequence[csr_matrix], vectors: Sequence[FloatArray], validation: Queries,
-    settings: CollaborativeSettings, reporter: Reporter,
-) -> dict[str, DecayedSum]:  # fmt: skip
-    """By feature the best weights, one choice after the other, since a fit may take half a minute: the value, on whole
-    histories; what they are fitted on; how events wear off; how much an item's popularity takes from its column.
-
-    sessions: [S, N] each, whole histories first. vectors: [N, D] each, unit length, from text.
-    """
-    families: dict[str, _Family] = {
-        "cf": _Family(ease_weights, sessions, settings.regularisation, settings.popularity_exponents),
-        "knn": _Family(item_knn_weights, sessions, settings.shrinkage, settings.popularity_exponents),
-        "text": _Family(text_weights, vectors, (settings.neighbours,)),
+def families_of_events(sessions: Sequence[csr_matrix], settings: CollaborativeSettings) -> dict[str, Family]:
+    """What people had tells these: sessions [S, N] each, whole histories first."""
+    exponents = settings.popularity_exponents
+    return {
+        "cf": Family(ease_weights, sessions, settings.regularisation, exponents),
+        "knn": Family(item_knn_weights, sessions, settings.shrinkage, exponents),
     }
-    counts = np.diff(sessions[0].tocsc().indptr)
+
+
+def families_of_texts(vectors: Sequence[FloatArray], settings: CollaborativeSettings) -> dict[str, Family]:
+    """What texts tell these: vectors [N, D] each, unit length."""
+    return {"text": Family(text_weights, vectors, (settings.neighbours,))}
+
+
+def choose_weights(
+    families: Mapping[str, Family], counts: IntArray, validation: Queries, settings: CollaborativeSettings,
+    reporter: Reporter,
+) -> dict[str, DecayedSum]:  # fmt: skip
+    """The best weights by family, one choice after the other, since a fit may take half a minute: the value, on the
+    first source; the source; how events wear off; how much an item's popularity, its events in train [N], takes from
+    its column."""
     few_decays = sorted(set(settings.decays), reverse=True)[::2]
     half_lives = (None, *settings.half_lives_hours)
     per_family = 1 + len(settings.decays) * len(half_lives)
@@ -108,11 +114,11 @@ def choose_weights(
         def best(trials: Iterable[tuple[Setting, DecayedSum]]) -> Tuned[DecayedSum]:
             return best_of(trials, score)
 
-        def fitted(family: _Family, source: csr_matrix | FloatArray, value: float | None) -> Iterator[DecayedSum]:
+        def fitted(family: Family, source: csr_matrix | FloatArray, value: float | None) -> Iterator[DecayedSum]:
             weights = family.fit(source, value)
             return (DecayedSum("weights", weights, Recency(decay), settings.history_events) for decay in few_decays)
 
-        def tuned(family: _Family) -> DecayedSum:
+        def tuned(family: Family) -> DecayedSum:
             first, *others = family.sources
             of_first = best(
                 ({"value": value}, each) for value in family.values for each in fitted(family, first, value)

@@ -6,7 +6,12 @@ from rich.console import Console
 from scipy.sparse import csr_matrix
 
 from services.training.baselines import DenseRows, ease_weights
-from services.training.item_to_item import choose_weights, less_popular
+from services.training.item_to_item import (
+    choose_weights,
+    families_of_events,
+    families_of_texts,
+    less_popular,
+)
 from services.training.progress import Reporter
 from services.training.settings.collaborative import CollaborativeSettings
 from services.training.split import Interactions, Queries
@@ -56,7 +61,9 @@ def test_sources_and_values_are_chosen_by_validation() -> None:
     vectors = [np.random.default_rng(2).normal(size=(ITEMS, 4)), together / np.sqrt(2)]
     settings = CollaborativeSettings(neighbours=3, decays=[1.0, 0.9], half_lives_hours=[])
     reporter = Reporter(Console(quiet=True))
-    chosen = choose_weights(sessions, [each.astype(np.float32) for each in vectors], pairs(30), settings, reporter)
+    texts = families_of_texts([each.astype(np.float32) for each in vectors], settings)
+    families = {**families_of_events(sessions, settings), **texts}
+    chosen = choose_weights(families, np.ones(ITEMS, dtype=np.int64), pairs(30), settings, reporter)
     for name in ("cf", "knn", "text"):
         weights = dense(chosen[name].weights)
         for item in range(0, ITEMS, 2):
