@@ -161,7 +161,7 @@ class Retriever:
     ) -> dict[str, FloatArray]:
         """By dense feature that sums over the history, the score of every row, [R]."""
         row_of, known = self.catalogue.row_of, self.catalogue.bundle_count
-        newest = slice(-self.manifest.history_length, None)
+        newest = slice(-self.manifest.history_events, None)
         history = np.array([row_of.get(item_id, -1) for item_id in history_item_ids[newest]], dtype=np.int64)
         history[history >= known] = -1
         times_ms = np.array(history_times_ms[newest], dtype=np.int64)

@@ -52,9 +52,9 @@ class Scorer(nn.Module):
 
     The click logit is a weighted sum of parts that are each sound alone: how near user and item vector are, what target
     attention says, each dense feature, normalised, and whether the candidate is cold: K = 2 + F + 1. The last part
-    makes up for what popularity holds against an item that nobody could have had yet; and since of a cold item only its
-    text speaks, what the parts say of it counts `cold_scale` times. The weights are few and are fitted on validation,
-    where every part is out of sample; the parts are fitted on train.
+    makes up for what popularity holds against an item that nobody could have had yet; and since of a cold item little
+    but its text speaks, the other parts have weights of their own for it, `cold_weights`. The weights are few and are
+    fitted on validation, where every part is out of sample; the parts are fitted on train.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Scorer(nn.Module):
         self.register_buffer("feature_scale", torch.ones(feature_count))
         self.register_buffer("dot_scale", torch.ones(()))
         self.part_weights = nn.Parameter(torch.tensor([1.0, 1.0, *[0.0] * feature_count, 0.0]))
-        self.register_buffer("cold_scale", torch.ones(()))
+        self.register_buffer("cold_weights", self.part_weights.data[:-1].clone())
         self.value_attention = TargetAttention(dimension, length, width, dropout)
         self.value = nn.Sequential(
             nn.Linear(width + dimension, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 2)
@@ -104,9 +104,9 @@ class Scorer(nn.Module):
 
     def click_logit(self, parts: Tensor) -> Tensor:
         """parts [..., K] → [...]."""
-        cold = parts[..., -1]
-        told = parts[..., :-1] @ self.part_weights[:-1]
-        return told * (1.0 + (self.get_buffer("cold_scale") - 1.0) * cold) + self.part_weights[-1] * cold
+        cold, told = parts[..., -1], parts[..., :-1]
+        of_cold = told @ self.get_buffer("cold_weights") + self.part_weights[-1]
+        return torch.where(cold > 0, of_cold, told @ self.part_weights[:-1])
 
     def normalised(self, features: Tensor) -> Tensor:
         """Dense features with mean 0 and scale 1 over validation. [..., F] → [..., F]."""

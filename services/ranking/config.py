@@ -164,7 +164,7 @@ class RankingSettings(Settings):
     """An answer is made within this time, or the caller's deadline if that is shorter."""
     reserve_ms: int = Field(default=15, ge=1, le=1_000)
     """What is kept of the deadline for making the answer and its way back."""
-    history_count: int = Field(default=100, ge=1, le=1_000)
+    history_count: int = Field(default=256, ge=1, le=1_000)
     """Newest events of the user that models and sources read."""
     candidate_count: int = Field(default=500, ge=1, le=5_000)
     """Candidates to score, unless the request says."""

@@ -134,6 +134,8 @@ class Manifest(Settings):
     """D: length of user and item vectors."""
     history_length: int = Field(ge=1)
     """L: events the user encoder and the scorer read."""
+    history_events: int = Field(ge=1)
+    """Newest events that the dense features sum over."""
     item_text: str
     """Template of item texts."""
     item_tokens: int = Field(ge=4)
@@ -143,7 +145,7 @@ class Manifest(Settings):
     feature_names: list[str]
     """Dense features of the scorer, in order."""
     history_recency: dict[str, HistoryRecency]
-    """By dense feature that sums over the history's newest events (at most history_length): what an event counts."""
+    """By dense feature that sums over the newest `history_events` of a history: what an event counts."""
     reranker: RerankerInfo | None = None
     """None: this bundle has no re-ranker."""
     files: dict[str, FileInfo] = Field(default_factory=dict)

@@ -7,7 +7,7 @@ part alone. NDCG has no gradient, but with a few weights it needs none.
 Axes: Q queries, H items near the top, K parts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 IntArray = npt.NDArray[np.int64]
+Refinement = Callable[[IntArray, Tensor], Tensor]
+"""Weights [K] from rows of the queries and the weights [K] fitted on these."""
 
 _PLACES = 10
 _STEPS = (-1.0, -0.5, -0.25, -0.1, -0.05, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -64,7 +66,7 @@ def ascend(start: Tensor, free: Tensor, items: TopItems) -> Tensor:
         before = best
         for part in torch.nonzero(free).flatten().tolist():
             column = items.differences[..., part]
-            reach = (weights.abs() * spread).max() / spread[part]
+            reach = (weights.abs() * spread * free).max() / spread[part]
             tried = torch.cat([torch.zeros(1), weights[part] + reach * torch.tensor(_STEPS)])
             others = scores - column * weights[part]
             values = [items.ndcg(others + column * value).mean().item() for value in tried]
@@ -77,18 +79,36 @@ def ascend(start: Tensor, free: Tensor, items: TopItems) -> Tensor:
     return weights
 
 
-def pays(
-    fit: Callable[[IntArray], Tensor], refine: Callable[[IntArray, Tensor], Tensor], items: TopItems, users: IntArray
-) -> bool:
-    """Whether refined weights rank better than fitted ones for users [Q] that neither saw, by more than the standard
-    error of the difference. `fit` gives weights [K] from some of the queries, `refine` better ones from these."""
+def best_refinement(
+    fit: Callable[[IntArray], Tensor], refinements: Sequence[Refinement], items: TopItems, users: IntArray
+) -> Refinement | None:
+    """The refinement whose weights rank best for users [Q] that it did not see; None unless they rank better than
+    fitted ones by more than the standard error of the difference. `fit` gives weights [K] from some of the queries, a
+    refinement better ones from these."""
     fold = np.random.default_rng(0).permutation(users.max() + 1)[users] % _FOLDS
-    gains = torch.zeros(len(users))
+    gains = torch.zeros(len(refinements), len(users))
     for number in range(_FOLDS):
         inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         if len(inside) == 0 or len(outside) == 0:
-            return False
+            return None
         fitted = fit(inside)
         held_out = items.take(outside)
-        gains[outside] = held_out.value(refine(inside, fitted)) - held_out.value(fitted)
-    return bool(gains.mean() > gains.std() / len(users) ** 0.5)
+        for row, refine in enumerate(refinements):
+            gains[row, outside] = held_out.value(refine(inside, fitted)) - held_out.value(fitted)
+    best = int(gains.mean(dim=1).argmax())
+    pays = gains[best].mean() > gains[best].std() / len(users) ** 0.5
+    return refinements[best] if pays else None
+
+
+def best_alone(start: Tensor, free: Tensor, items: TopItems) -> Tensor:
+    """`start` [K] with one of the `free` [K] parts in place of all, the one that ranks best, as wide as all were."""
+    wide = (items.differences @ (start * free)).std()
+    spread = items.differences.flatten(0, 1).std(dim=0)
+    best, best_value = start, -1.0
+    for part in torch.nonzero(free * (spread > 0)).flatten().tolist():
+        weights = start * (1.0 - free)
+        weights[part] = wide / spread[part]
+        value = items.value(weights).mean().item()
+        if value > best_value:
+            best, best_value = weights, value
+    return best

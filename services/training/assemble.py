@@ -78,7 +78,9 @@ def _manifest(unsealed: UnsealedBundle, decisions: State, calibrated: State, eva
             "head": adaptation.scenario.head.model_dump(mode="json", exclude={"description"}),
             "int8": decisions,
             "scorer_part_weights": dict(zip(PARTS, adaptation.scorer.part_weights.tolist(), strict=True)),
-            "scorer_cold_scale": adaptation.scorer.get_buffer("cold_scale").item(),
+            "scorer_cold_weights": dict(
+                zip(PARTS[:-1], adaptation.scorer.get_buffer("cold_weights").tolist(), strict=True)
+            ),
             "baseline_settings": evaluated["baseline_settings"],
             "differences": evaluated["differences"],
             "evaluation_queries": evaluated["queries"],
@@ -93,11 +95,14 @@ def _manifest(unsealed: UnsealedBundle, decisions: State, calibrated: State, eva
         calibration=calibration_of(calibrated, unsealed.tasks),
         vector_dimension=settings.vector_dimension,
         history_length=settings.history_length,
+        history_events=settings.collaborative.history_events,
         item_text=adaptation.scenario.head.catalogue.item_text,
         item_tokens=settings.item_tokens,
         item_encoder_version=state_key(adaptation.key("item_adaptation", "user_tower"))[:16],
         feature_names=list(FEATURES),
-        history_recency={name: HistoryRecency(**asdict(kept)) for name, kept in adaptation.tables.recency.items()},
+        history_recency={
+            name: HistoryRecency(**asdict(table.recency)) for name, table in adaptation.tables.histories.items()
+        },
         reranker=_reranker_info(unsealed, calibrated),
     )
 

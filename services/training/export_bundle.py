@@ -58,8 +58,8 @@ def _write_tables(bundle: UnsealedBundle) -> None:
         bundle.folder / "items.parquet",
     )
     np.save(bundle.folder / "item_vectors.npy", bundle.item_vectors)
-    for name, weights in tables.weights.items():
-        weights.save(bundle.folder / f"history_{name}.npz")
+    for name, table in tables.histories.items():
+        table.weights.save(bundle.folder / f"history_{name}.npz")
     faiss.write_index(build_index(bundle.item_vectors), str(bundle.folder / "index.faiss"))
 
 

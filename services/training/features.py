@@ -3,9 +3,8 @@
 Axes: N items, Q queries, F features, W the language model's width, D vector length.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,6 @@ from scipy.sparse import csr_matrix
 
 from services.model.collaborative import (
     FEATURES,
-    HISTORY_FEATURES,
     ItemColumns,
     ItemWeights,
     Recency,
@@ -24,16 +22,16 @@ from services.model.collaborative import (
     event_counts,
 )
 from services.runtime.scenario import TasksSettings
-from services.training.baselines import (
-    DenseRows,
-    Tuned,
-    best_of,
-    ease_weights,
-    item_knn_weights,
-    mean_ndcg,
-)
+from services.training.baselines import DenseRows, train_matrix
 from services.training.checkpoints import State
 from services.training.dataset import Dataset
+from services.training.item_to_item import (
+    DecayedSum,
+    choose_weights,
+    decayed_history,
+    families_of_events,
+    families_of_texts,
+)
 from services.training.progress import Reporter
 from services.training.sessions import session_matrices
 from services.training.settings.collaborative import CollaborativeSettings
@@ -41,164 +39,92 @@ from services.training.split import Queries
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-_BATCH = 512
 _RIDGE = 1.0
+
+
+@dataclass(frozen=True)
+class HistoryTable:
+    """What a feature sums over a history: item-to-item weights, and what each event counts."""
+
+    weights: ItemWeights
+    recency: Recency
+
+    def state(self) -> State:
+        """As tensors, to be kept."""
+        arrays = {field.name: getattr(self.weights, field.name) for field in fields(ItemWeights)}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        return {"recency": asdict(self.recency), **tensors}
+
+    @classmethod
+    def from_state(cls, state: State) -> "HistoryTable":
+        """What `state` returned."""
+        weights = ItemWeights(*(state[field.name].numpy() for field in fields(ItemWeights)))
+        return cls(weights, Recency(**state["recency"]))
+
+
+def states_of(tables: Mapping[str, HistoryTable]) -> State:
+    """What `tables_of` makes tables of."""
+    return {name: table.state() for name, table in tables.items()}
+
+
+def tables_of(state: State) -> dict[str, HistoryTable]:
+    """The tables, by feature."""
+    return {name: HistoryTable.from_state(kept) for name, kept in state.items()}
 
 
 @dataclass(frozen=True)
 class FeatureTables:
     """What the dense features are computed from."""
 
-    weights: Mapping[str, ItemWeights]  # by HISTORY_FEATURES
-    recency: Mapping[str, Recency]  # the same
+    histories: Mapping[str, HistoryTable]  # by HISTORY_FEATURES
     columns: ItemColumns
-    history_length: int
+    history_events: int
 
     def compute(self, queries: Queries) -> FloatArray:
         """Features of every item for each query: [Q, N, F], in the order of FEATURES."""
         item_count = len(self.columns.train_event_count)
-        histories = {
-            name: compress((self._history(queries, name) @ _sparse(weights)).toarray())
-            for name, weights in self.weights.items()
-        }
+        histories = {name: compress(self._sums(queries, table)) for name, table in self.histories.items()}
         everything = np.broadcast_to(np.arange(item_count), (len(queries), item_count))
         return dense_features(FEATURES, histories, self.columns, everything)
 
-    def _history(self, queries: Queries, name: str) -> csr_matrix:
-        return decayed_history(queries, self.recency[name], self.history_length)
-
-    def state(self) -> State:
-        """As tensors, to be kept."""
-        kept: State = {
-            "recency": {name: asdict(recency) for name, recency in self.recency.items()},
-            "history_length": self.history_length,
-        }
-        for name, weights in self.weights.items():
-            for field in fields(ItemWeights):
-                kept[f"{name}.{field.name}"] = torch.from_numpy(np.ascontiguousarray(getattr(weights, field.name)))
-        for field in fields(ItemColumns):
-            kept[field.name] = torch.from_numpy(np.ascontiguousarray(getattr(self.columns, field.name)))
-        return kept
-
-    @classmethod
-    def from_state(cls, state: State) -> "FeatureTables":
-        """What `state` returned."""
-        weights = {
-            name: ItemWeights(*(state[f"{name}.{field.name}"].numpy() for field in fields(ItemWeights)))
-            for name in HISTORY_FEATURES
-        }
-        columns = ItemColumns(*(state[field.name].numpy() for field in fields(ItemColumns)))
-        recency = {name: Recency(**values) for name, values in state["recency"].items()}
-        return cls(weights, recency, columns, state["history_length"])
-
-
-def _sparse(weights: ItemWeights) -> csr_matrix:
-    shape = (weights.item_count, weights.item_count)
-    return csr_matrix((weights.weights, weights.indices, weights.indptr), shape=shape)
-
-
-def decayed_history(queries: Queries, recency: Recency, length: int) -> csr_matrix:
-    """[Q, N]: what the newest `length` events count, by item."""
-    interactions = queries.interactions
-    rows, items, weights = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    for row, positions in enumerate(queries.newest(length)):
-        events = positions[positions >= 0]
-        items.append(interactions.items[events])
-        weights.append(recency.weights(items[-1], interactions.times_ms[events]))
-        rows.append(np.full(len(events), row))
-    shape = (len(queries), len(interactions.item_ids))
-    # Repeats of an item weigh nothing, so that sums are what they should be.
-    return csr_matrix((np.concatenate(weights), (np.concatenate(rows), np.concatenate(items))), shape=shape)
-
-
-@dataclass(frozen=True)
-class DecayedSum:
-    """Item-to-item weights summed over the newest events, as the history features are."""
-
-    name: str
-    weights: csr_matrix | DenseRows  # [N, N]
-    recency: Recency
-    history_length: int
-
-    def scores(self, queries: Queries) -> FloatArray:
+    def _sums(self, queries: Queries, table: HistoryTable) -> FloatArray:
         """[Q, N]."""
-        history = decayed_history(queries, self.recency, self.history_length)
-        if isinstance(self.weights, DenseRows):
-            return history[:, self.weights.items] @ self.weights.values
-        return (history @ self.weights).toarray()
+        weights, size = table.weights, table.weights.item_count
+        matrix = csr_matrix((weights.weights, weights.indices, weights.indptr), shape=(size, size))
+        sums: FloatArray = (decayed_history(queries, table.recency, self.history_events) @ matrix).toarray()
+        return sums
 
 
-def fit_features(
-    dataset: Dataset, tasks: TasksSettings, text_vectors: FloatArray, states: FloatArray, validation: Queries,
-    settings: CollaborativeSettings, history_length: int, reporter: Reporter,
-) -> FeatureTables:  # fmt: skip
-    """The tables; what they depend on beside train is chosen by NDCG@10 on the validation queries.
-
-    text_vectors [N, D], unit length, and the language model's states [N, W] come from text alone; "text" is nearness by
-    either.
-    """
+def fit_event_tables(
+    dataset: Dataset, tasks: TasksSettings, validation: Queries, settings: CollaborativeSettings, reporter: Reporter
+) -> dict[str, HistoryTable]:
+    """By feature, what train's events tell; what it depends on beside is chosen by NDCG@10 on validation."""
     sessions = session_matrices(dataset.interactions, dataset.split, tasks, settings)
-    ways = {
-        "cf": [partial(ease_weights, matrix, value) for matrix in sessions for value in settings.regularisation],
-        "knn": [partial(item_knn_weights, matrix, value) for matrix in sessions for value in settings.shrinkage],
-        # The projection knows what goes together, the states what is alike: which counts for more depends on the texts.
-        "text": [partial(_text_weights, vectors, settings.neighbours) for vectors in (text_vectors, _unit(states))],
+    families = families_of_events(sessions, settings)
+    return _tables(choose_weights(families, _user_counts(dataset, tasks), validation, settings, reporter), settings)
+
+
+def fit_text_tables(
+    dataset: Dataset, tasks: TasksSettings, text_vectors: FloatArray, states: FloatArray, validation: Queries,
+    settings: CollaborativeSettings, reporter: Reporter,
+) -> dict[str, HistoryTable]:  # fmt: skip
+    """By feature, what texts tell: text_vectors [N, D], unit length, or the language model's states [N, W], whichever
+    ranks validation better."""
+    # The projection knows what goes together, the states what is alike: which counts for more depends on the texts.
+    families = families_of_texts((text_vectors, _unit(states)), settings)
+    return _tables(choose_weights(families, _user_counts(dataset, tasks), validation, settings, reporter), settings)
+
+
+def _tables(chosen: Mapping[str, DecayedSum], settings: CollaborativeSettings) -> dict[str, HistoryTable]:
+    return {
+        name: HistoryTable(truncate_weights(sums.weights, settings.weights_per_item), sums.recency)
+        for name, sums in chosen.items()
     }
-    few_decays = sorted(set(settings.decays), reverse=True)[::2]
-    trials = len(few_decays) * sum(map(len, ways.values()))
-    trials += len(ways) * len(settings.decays) * (1 + len(settings.half_lives_hours))
-
-    with reporter.track("Item-to-item weights", trials) as advance:
-
-        def best(candidates: Iterable[DecayedSum]) -> Tuned[DecayedSum]:
-            def score(method: DecayedSum) -> float:
-                value = mean_ndcg(method, validation)
-                advance(f"ndcg@10 {value:.3f}")
-                return value
-
-            return best_of((({}, method) for method in candidates), score)
-
-        def tuned(makers: Sequence[Callable[[], csr_matrix | DenseRows]]) -> DecayedSum:
-            """The best weights, by few decays; then how they wear off, by all decays and half-lives."""
-            found = best(
-                DecayedSum("weights", weights, Recency(decay), history_length)
-                for weights in (make() for make in makers)
-                for decay in few_decays
-            )
-            return best(
-                replace(found.method, recency=Recency(decay, hours))
-                for decay in settings.decays
-                for hours in (None, *settings.half_lives_hours)
-            ).method
-
-        chosen = {name: tuned(makers) for name, makers in ways.items()}
-    per_item = settings.weights_per_item
-    return FeatureTables(
-        weights={name: truncate_weights(chosen[name].weights, per_item) for name in HISTORY_FEATURES},
-        recency={name: chosen[name].recency for name in HISTORY_FEATURES},
-        columns=_columns(dataset, tasks, states, settings.half_life_days),
-        history_length=history_length,
-    )
 
 
-def _text_weights(vectors: FloatArray, neighbours: int) -> csr_matrix:
-    """[N, N] fourth power of the cosine to each item's nearest `neighbours` by text vectors [N, D], 0 for all others.
-
-    The power keeps many half-near neighbours from outweighing a few near ones.
-    """
-    item_count = len(vectors)
-    count = min(neighbours, item_count - 1)
-    places, weights = [np.zeros((0, count), np.int64)], [np.zeros((0, count), np.float32)]
-    for start in range(0, item_count, _BATCH):
-        near = vectors[start : start + _BATCH] @ vectors.T
-        near[np.arange(len(near)), np.arange(start, start + len(near))] = -np.inf
-        nearest = np.argpartition(-near, max(count - 1, 0), axis=1)[:, :count]
-        places.append(nearest)
-        weights.append(np.maximum(np.take_along_axis(near, nearest, axis=1), 0.0) ** 4)
-    rows = np.repeat(np.arange(item_count), count)
-    return csr_matrix(
-        (np.concatenate(weights).ravel(), (rows, np.concatenate(places).ravel())), shape=(item_count, item_count)
-    )
+def _user_counts(dataset: Dataset, tasks: TasksSettings) -> IntArray:
+    """[N]: how many users had each item in train."""
+    return np.diff(train_matrix(dataset.interactions, dataset.split, tasks).tocsc().indptr)
 
 
 def truncate_weights(weights: csr_matrix | DenseRows, per_row: int) -> ItemWeights:
@@ -230,7 +156,8 @@ def _rows(weights: csr_matrix | DenseRows) -> Iterator[tuple[npt.NDArray[np.inte
         yield weights.indices[start:end], weights.data[start:end]
 
 
-def _columns(dataset: Dataset, tasks: TasksSettings, states: FloatArray, half_life_days: float) -> ItemColumns:
+def fit_columns(dataset: Dataset, tasks: TasksSettings, states: FloatArray, half_life_days: float) -> ItemColumns:
+    """Columns of every item; the language model's states [N, W] tell what to expect of cold ones."""
     interactions, split = dataset.interactions, dataset.split
     train = split.period("train")
     clicks = interactions.positives(tasks.click)[train]

@@ -19,7 +19,7 @@ from services.training.calibrate import Fusion
 from services.training.dataset import Dataset
 from services.training.export import part_path
 from services.training.exported import ExportedReranker, ExportedScorer, FullModel, UserEncoder
-from services.training.features import FeatureTables
+from services.training.features import FeatureTables, HistoryTable
 from services.training.metrics import top_items
 from services.training.requests import Requests
 from services.training.settings.reranker import RerankerSettings
@@ -76,10 +76,15 @@ def _feature_tables(bundle: Bundle) -> FeatureTables:
     names = [field.name for field in fields(ItemColumns)]
     items = pq.read_table(bundle.path / "items.parquet", columns=names)
     return FeatureTables(
-        weights={name: ItemWeights.load(bundle.path / f"history_{name}.npz") for name in HISTORY_FEATURES},
-        recency={name: Recency(**kept.model_dump()) for name, kept in bundle.manifest.history_recency.items()},
+        histories={
+            name: HistoryTable(
+                ItemWeights.load(bundle.path / f"history_{name}.npz"),
+                Recency(**bundle.manifest.history_recency[name].model_dump()),
+            )
+            for name in HISTORY_FEATURES
+        },
         columns=ItemColumns(*(items[name].to_numpy().astype(np.float32) for name in names)),
-        history_length=bundle.manifest.history_length,
+        history_events=bundle.manifest.history_events,
     )
 
 

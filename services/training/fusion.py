@@ -3,7 +3,7 @@
 Item and user towers and the collaborative weights have seen the training positions, so that there they look better than
 they are; a weight learned there would trust them too much. On validation every part is out of sample.
 
-Axes: Q queries, C candidates, K parts.
+Axes: Q queries, C candidates, K parts, H items near the top, W weights.
 """
 
 from collections.abc import Collection
@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
-from services.training.ascent import TopItems, ascend, pays
+from services.training.ascent import TopItems, ascend, best_alone, best_refinement
 from services.training.progress import Reporter
 from services.training.requests import Requests
 from services.training.split import Queries
@@ -27,14 +27,16 @@ IntArray = npt.NDArray[np.int64]
 
 PARTS = ("user_tower", "target_attention", *FEATURES, "cold")
 """Names of the click logit's parts (services/model/scorer.py), in their order."""
-_OF_EVENTS = ("cf", "knn", "popularity", "recent_popularity")
-"""Parts that know items by their events, not by their texts."""
+_TOLD = len(PARTS) - 1
+"""Parts beside "cold"; a weight of each for warm items, one for cold items, and that of "cold" are W = 2 K − 1."""
 _BATCH = 64
 _MOST_ITEMS = 4_000
 _DRAWN_ITEMS = 2_000
 _HEAD_ITEMS = 100
 """Of each part, that always count."""
 _RIDGE = 1e-4
+_COLD_RIDGE = 3.0
+"""In queries: how strongly the weights for cold items are held to those for warm ones."""
 _COLD_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _COLD_STEPS = (-4.0, 8.0, 0.2)
 
@@ -45,61 +47,70 @@ def fit_fusion(
 ) -> None:  # fmt: skip
     """Set the normalisation of the features and the weights of the click logit's parts, on validation `queries`.
 
-    The weights maximise the likelihood of the item that came among all that the user had not had; or NDCG@10, from
-    there on, where that pays for users that were not asked (ascent.py). Then cold items are given the weight and the
-    scale that are best for the queries whose item was cold, as far as NDCG@10 of all stays within `cold_price` of the
-    best: an item that is never shown never gets the events that would make it warm. The parts in `left_out`, of PARTS,
-    get no weight.
+    The weights, those for cold items held near those for warm ones, maximise the likelihood of the item that came among
+    all that the user had not had. Those for warm items then maximise NDCG@10, where that pays for users that were not
+    asked (ascent.py). Last, what cold items get is scaled and shifted to what is best for the queries whose item was
+    cold, as far as NDCG@10 of all stays within `cold_price` of the best: an item that is never shown never gets the
+    events that would make it warm. The parts in `left_out`, of PARTS, get no weight; without "cold" all items are
+    treated alike.
     """
     scorer.eval()
     _normalise_features(scorer, queries, requests)
     sample = _fusion_sample(scorer, queries, requests, reporter)
-    allowed = torch.tensor([part not in left_out for part in PARTS], dtype=torch.float32)
+    if "cold" in left_out:
+        sample.parts[..., -1] = 0.0
+    told = torch.tensor([float(part not in left_out) for part in PARTS[:-1]])
     top = sample.top_items()
-    weights = _weights(scorer.part_weights, allowed, sample, top, queries.users)
-    scorer.part_weights.data.copy_(weights)
-    if "cold" not in left_out:
-        with torch.inference_mode():
-            _favour_cold(scorer, cold_price, top)
+    weights = _weights(scorer.part_weights.detach()[:-1], told, sample, top, queries.users)
+    if "cold" in left_out:
+        weights = torch.cat([weights[:_TOLD], weights[:_TOLD], torch.zeros(1)])
+    else:
+        weights = _favour_cold(weights, cold_price, top)
+    scorer.part_weights.data.copy_(torch.cat([weights[:_TOLD], weights[-1:]]))
+    scorer.get_buffer("cold_weights").copy_(weights[_TOLD:-1])
 
 
-def _weights(start: Tensor, allowed: Tensor, sample: "_FusionSample", top: TopItems, users: IntArray) -> Tensor:
-    """The weights [K] of the `allowed` parts, before anything is given up for cold items. users [Q]."""
+def _weights(start: Tensor, told: Tensor, sample: "_FusionSample", top: TopItems, users: IntArray) -> Tensor:
+    """The weights [W], of parts `told` [K − 1] (1, others 0), before anything is given up for cold items. users [Q]."""
+    # Of cold items too few are among the first ten for NDCG@10 to say anything of their order.
+    free = torch.cat([told, torch.zeros(_TOLD + 1)])
 
     def fit(rows: IntArray) -> Tensor:
-        return _most_likely_weights(start, allowed, sample.take(rows))
+        return _most_likely_weights(start, told, sample.take(rows))
 
-    def refine(rows: IntArray, fitted: Tensor) -> Tensor:
-        # The others order cold items, of whom too few are among the first ten for NDCG@10 to say anything of them.
-        return ascend(fitted, allowed * torch.tensor([float(part in _OF_EVENTS) for part in PARTS]), top.take(rows))
+    def from_fitted(rows: IntArray, fitted: Tensor) -> Tensor:
+        return ascend(fitted, free, top.take(rows))
+
+    def from_one_part(rows: IntArray, fitted: Tensor) -> Tensor:
+        items = top.take(rows)
+        return ascend(best_alone(fitted, free, items), free, items)
 
     everyone = np.arange(len(users))
     fitted = fit(everyone)
-    return refine(everyone, fitted) if pays(fit, refine, top, users) else fitted
+    refine = best_refinement(fit, (from_fitted, from_one_part), top, users)
+    return refine(everyone, fitted) if refine is not None else fitted
 
 
-def _favour_cold(scorer: Scorer, cold_price: float, top: TopItems) -> None:
-    """Set the cold part's weight and scale to the best for cold items that the price allows."""
+def _favour_cold(weights: Tensor, cold_price: float, top: TopItems) -> Tensor:
+    """The weights [W] with cold items' scaled and shifted to what the price allows."""
     found: list[tuple[float, float, float, float]] = []
     wanted_cold = top.wanted[:, -1] > 0
-    told = top.parts[..., :-1] @ scorer.part_weights[:-1]
-    middle = told[top.others & (top.parts[..., -1] > 0)].mean().nan_to_num()
-    likely = scorer.part_weights[-1].item()
+    by_warm, by_cold = weights.clone(), weights.clone()
+    by_warm[_TOLD:] = 0.0
+    by_cold[:_TOLD], by_cold[-1] = 0.0, 0.0
+    warm, of_cold, is_cold = top.differences @ by_warm, top.differences @ by_cold, top.differences[..., -1]
+    middle = (top.parts @ by_cold)[top.others & (top.parts[..., -1] > 0)].mean().nan_to_num().item()
     for scale in _COLD_SCALES:
-        scorer.get_buffer("cold_scale").fill_(scale)
         for step in np.arange(*_COLD_STEPS):
             # The middle of the cold items moves by the step alone, whatever the scale.
-            weight = likely + float(step) - (scale - 1.0) * middle.item()
-            scorer.part_weights.data[-1] = weight
-            values = top.ndcg(scorer.click_logit(top.parts) - scorer.click_logit(top.wanted).unsqueeze(1))
-            of_cold = values[wanted_cold].mean().nan_to_num().item()
-            found.append((values.mean().item(), of_cold, scale, weight))
+            offset = weights[-1].item() + float(step) - (scale - 1.0) * middle
+            values = top.ndcg(warm + scale * of_cold + offset * is_cold)
+            found.append((values.mean().item(), values[wanted_cold].mean().nan_to_num().item(), scale, offset))
     least = max(value for value, *_ in found) * (1.0 - cold_price)
     # Where no cold item came, nothing tells what they need: as they are, as high as the price allows.
     allowed = [each for each in found if each[0] >= least]
-    *_, scale, weight = max(allowed, key=lambda each: (each[1], -each[2], each[3]))
-    scorer.get_buffer("cold_scale").fill_(scale)
-    scorer.part_weights.data[-1] = weight
+    *_, scale, offset = max(allowed, key=lambda each: (each[1], -each[2], each[3]))
+    return by_warm + scale * by_cold + torch.cat([torch.zeros(2 * _TOLD), torch.tensor([offset])])
 
 
 @dataclass(frozen=True)
@@ -119,13 +130,19 @@ class _FusionSample:
     def top_items(self) -> TopItems:
         """What may come first."""
         places = [torch.nonzero(near).squeeze(1) for near in self.near]
-        parts = [values[kept] for values, kept in zip(self.parts, places, strict=True)]
+        parts = [_by_warmth(values[kept]) for values, kept in zip(self.parts, places, strict=True)]
         others = [kept != target for kept, target in zip(places, self.targets, strict=True)]
         return TopItems(
             pad_sequence(parts, batch_first=True),
-            self.parts[torch.arange(len(self.parts)), self.targets],
+            _by_warmth(self.parts[torch.arange(len(self.parts)), self.targets]),
             pad_sequence(others, batch_first=True),
         )
+
+
+def _by_warmth(parts: Tensor) -> Tensor:
+    """[..., K] → [..., W]: what every weight is a factor of."""
+    told, cold = parts[..., :-1], parts[..., -1:]
+    return torch.cat([told * (1.0 - cold), told * cold, cold], dim=-1)
 
 
 def _fusion_sample(scorer: Scorer, queries: Queries, requests: Requests, reporter: Reporter) -> _FusionSample:
@@ -178,19 +195,28 @@ def _normalise_features(scorer: Scorer, queries: Queries, requests: Requests) ->
     scorer.get_buffer("feature_scale").copy_(flat.std(dim=0).clamp(min=1e-6))
 
 
-def _most_likely_weights(start: Tensor, allowed: Tensor, sample: _FusionSample) -> Tensor:
-    """The weights [K], of the `allowed` parts (1, others 0), under which the items that came are most likely."""
-    weights = (start.detach() * allowed).requires_grad_()
-    optimiser = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
+def _most_likely_weights(start: Tensor, told: Tensor, sample: _FusionSample) -> Tensor:
+    """The weights [W], of parts `told` (1, others 0), under which the items that came are most likely."""
+    # Warm weights, what cold items' differ by, and the weight of "cold".
+    free = torch.cat([told, told, torch.ones(1)])
+    found = torch.cat([start * told, torch.zeros(_TOLD + 1)]).requires_grad_()
+    optimiser = torch.optim.LBFGS([found], max_iter=60, line_search_fn="strong_wolfe")
+    parts, cold = sample.parts[..., :-1], sample.parts[..., -1]
+    of_cold = parts[sample.allowed & (cold > 0)]
+    spread = of_cold.var(dim=0) if len(of_cold) > 1 else torch.ones(_TOLD)
+    held = _COLD_RIDGE / len(cold) * spread
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        logits = sample.parts @ (weights * allowed) + sample.stands_for
+        weights = found * free
+        warm, more, offset = weights[:_TOLD], weights[_TOLD:-1], weights[-1]
+        logits = parts @ warm + cold * (parts @ more + offset) + sample.stands_for
         logits = logits.masked_fill(~sample.allowed, float("-inf"))
         # A trace of ridge decides where a part says nothing, e.g. without cold items.
-        loss = F.cross_entropy(logits, sample.targets) + _RIDGE * (weights**2).sum()
+        loss = F.cross_entropy(logits, sample.targets) + _RIDGE * (weights**2).sum() + (held * more**2).sum()
         loss.backward()
         return loss
 
     optimiser.step(closure)
-    return weights.detach()
+    warm, more, offset = (found * free).detach().split([_TOLD, _TOLD, 1])
+    return torch.cat([warm, warm + more, offset])

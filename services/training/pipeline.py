@@ -6,7 +6,7 @@ Axes: N items, M training positions, Q queries, K candidates, D vector length.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from services.model.collaborative import ItemColumns
 from services.model.item_tower import ItemEncoder
 from services.model.reranker import Reranker
 from services.model.scorer import Scorer
@@ -29,7 +30,15 @@ from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, tokenise
 from services.training.distil import Lesson, prepare_lesson
 from services.training.distributed import process_count
-from services.training.features import FeatureTables, fit_features
+from services.training.features import (
+    FeatureTables,
+    HistoryTable,
+    fit_columns,
+    fit_event_tables,
+    fit_text_tables,
+    states_of,
+    tables_of,
+)
 from services.training.fusion import fit_fusion
 from services.training.language_model import load_item_encoder, start_item_encoder
 from services.training.pretrain import pretrain
@@ -48,9 +57,18 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 _BATCH = 16
 
-STEPS = ("pretraining", "language-model", "user-tower", "features", "scorer", "reranker", "distillation")
+STEPS = (
+    "pretraining",
+    "language-model",
+    "user-tower",
+    "item-to-item",
+    "features",
+    "scorer",
+    "reranker",
+    "distillation",
+)
 """The names of the steps that learn."""
-_VERSIONS = {"collaborative": 4, "scorer": 3}
+_VERSIONS = {"collaborative": 5, "scorer": 4}
 """By section of the settings, how often what its step does with them has changed: a kept result of another version is
 not used."""
 _SCORER_SECTIONS = ("item_adaptation", "user_tower", "collaborative", "scorer")
@@ -244,20 +262,36 @@ class Adaptation:
         return encoder
 
     @cached_property
+    def event_tables(self) -> dict[str, HistoryTable]:
+        """Step 3: what went together in train. It knows no language model, and is kept whatever that one learns."""
+
+        def work(_: object) -> State:
+            return states_of(
+                fit_event_tables(self.dataset, self.tasks, self.validation, self.settings.collaborative, self.reporter)
+            )
+
+        return tables_of(self.checkpoints.run("item-to-item", self.key("collaborative"), work))
+
+    @cached_property
     def tables(self) -> FeatureTables:
-        """Step 3: item-to-item weights and popularity columns."""
+        """Step 3, its end: what texts tell, and columns of popularity."""
+        chosen = self.settings.collaborative
 
         def work(_: object) -> State:
             with torch.inference_mode():
                 states: Tensor = self.adapted["pooled"]
-                text = self.towers.items.projection(states)
-            return fit_features(
-                self.dataset, self.tasks, text.numpy(), states.numpy(), self.validation, self.settings.collaborative,
-                self.settings.history_length, self.reporter,
-            ).state()  # fmt: skip
+                vectors = self.towers.items.projection(states)
+            texts = fit_text_tables(
+                self.dataset, self.tasks, vectors.numpy(), states.numpy(), self.validation, chosen, self.reporter
+            )
+            columns = fit_columns(self.dataset, self.tasks, states.numpy(), chosen.half_life_days)
+            kept = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in asdict(columns).items()}
+            return {"texts": states_of(texts), "columns": kept}
 
         state = self.checkpoints.run("features", self.key("item_adaptation", "user_tower", "collaborative"), work)
-        return FeatureTables.from_state(state)
+        histories = {**self.event_tables, **tables_of(state["texts"])}
+        columns = ItemColumns(**{name: column.numpy() for name, column in state["columns"].items()})
+        return FeatureTables(histories, columns, chosen.history_events)
 
     @cached_property
     def requests(self) -> Requests:

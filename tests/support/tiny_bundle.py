@@ -90,6 +90,7 @@ def make_tiny_bundle(
         calibration={task: Calibration(scale=0.9, offset=-0.2) for task in tasks},
         vector_dimension=dimension,
         history_length=history_length,
+        history_events=history_length,
         item_text=ITEM_TEXT,
         item_tokens=12,
         item_encoder_version=f"tiny-{dimension}-{seed}",

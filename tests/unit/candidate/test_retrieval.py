@@ -51,7 +51,7 @@ def test_without_a_user_popular_and_new_items_fill_the_places(bundle):
 
 def test_collaborative_source_reads_the_newest_events_only(bundle):
     retriever = open_with(bundle, quotas=only("collaborative"))
-    history = ["i0", *["i20"] * bundle.manifest.history_length]
+    history = ["i0", *["i20"] * bundle.manifest.history_events]
     assert ask(retriever, history=history).item_ids == ["i21", "i22", "i23"]
     assert ask(retriever, history=["unknown"]).item_ids == []
 

@@ -62,11 +62,12 @@ def test_being_cold_has_a_weight_of_its_own() -> None:
     assert torch.allclose(model(**given)[0] - before, cold, atol=1e-5)
 
 
-def test_of_a_cold_item_the_parts_count_more() -> None:
+def test_for_a_cold_item_the_parts_have_weights_of_their_own() -> None:
     model, given = scorer(), inputs()
     given["features"][..., 1] = torch.log1p(torch.tensor([0.0, 4.0, 5.0, 50.0, 500.0]))
+    model.get_buffer("cold_weights").copy_(model.part_weights.detach()[:-1])
     before = model(**given)[0]
-    model.get_buffer("cold_scale").fill_(2.0)
+    model.get_buffer("cold_weights").mul_(2.0)
     weight = model.part_weights[-1].detach()
     expected = torch.cat([2 * (before[:, :2] - weight) + weight, before[:, 2:]], dim=1)
     assert torch.allclose(model(**given)[0], expected, atol=1e-5)

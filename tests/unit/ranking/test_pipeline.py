@@ -70,7 +70,7 @@ async def test_all_the_way_up():
     assert top.reason == "Because you played Title 1"
     assert page.candidate_count == 48
     assert calls.called("retrieve")[0]["count"] == 500
-    assert calls.called("get_user")[0]["history_count"] == 100
+    assert calls.called("get_user")[0]["history_count"] == 256
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def manifest() -> Manifest:
         calibration={},
         vector_dimension=8,
         history_length=4,
+        history_events=8,
         item_text="{title}",
         item_tokens=8,
         item_encoder_version="1",

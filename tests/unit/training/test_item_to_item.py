@@ -1,0 +1,71 @@
+"""The choice of item-to-item weights: what is best on validation, and popularity held back by its plain definition."""
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.sparse import csr_matrix
+
+from services.training.baselines import DenseRows, ease_weights
+from services.training.item_to_item import (
+    choose_weights,
+    families_of_events,
+    families_of_texts,
+    less_popular,
+)
+from services.training.progress import Reporter
+from services.training.settings.collaborative import CollaborativeSettings
+from services.training.split import Interactions, Queries
+
+ITEMS = 12
+TRAIN = csr_matrix((np.random.default_rng(0).random((60, ITEMS)) < 0.3).astype(np.float32))
+
+
+def dense(weights: csr_matrix | DenseRows) -> np.ndarray:
+    if isinstance(weights, DenseRows):
+        whole = np.zeros((ITEMS, ITEMS), np.float32)
+        whole[weights.items] = weights.values
+        return whole
+    return weights.toarray()
+
+
+@pytest.mark.parametrize("weights", [csr_matrix(TRAIN[:ITEMS]), ease_weights(TRAIN, 5.0)], ids=["sparse", "dense"])
+@pytest.mark.parametrize("exponent", [0.0, 0.3, 1.0])
+def test_each_column_is_divided_by_a_power_of_its_items_events(weights, exponent: float) -> None:
+    counts = np.array([0, 1, *range(2, ITEMS)])
+    expected = dense(weights) / np.maximum(counts, 1) ** exponent
+    assert dense(less_popular(weights, counts, exponent)) == pytest.approx(expected, rel=1e-5)
+
+
+def pairs(count: int) -> Queries:
+    """Users who had item 2 k and then item 2 k + 1."""
+    users = np.repeat(np.arange(count), 2)
+    items = np.tile(np.arange(ITEMS), count // ITEMS * 2 + 1)[: 2 * count]
+    interactions = Interactions(
+        user_ids=[str(user) for user in range(count)],
+        item_ids=[str(item) for item in range(ITEMS)],
+        users=users,
+        items=items,
+        kinds=np.ones(2 * count, dtype=np.int64),
+        times_ms=np.arange(2 * count),
+        values=np.full(2 * count, np.nan, dtype=np.float32),
+    )
+    return Queries(interactions, np.arange(1, 2 * count, 2))
+
+
+def test_sources_and_values_are_chosen_by_validation() -> None:
+    """Pairs that go together are in the second sessions and the second vectors alone; half of all is popular."""
+    together = np.kron(np.eye(ITEMS // 2), np.ones((2, 2)))
+    popular = np.tile(np.arange(ITEMS) < ITEMS // 2, (30, 1))
+    whole = csr_matrix((np.random.default_rng(1).random((60, ITEMS)) < 0.5).astype(np.float32))
+    sessions = [whole, csr_matrix(np.concatenate([np.repeat(together, 5, axis=0), popular]).astype(np.float32))]
+    vectors = [np.random.default_rng(2).normal(size=(ITEMS, 4)), together / np.sqrt(2)]
+    settings = CollaborativeSettings(neighbours=3, decays=[1.0, 0.9], half_lives_hours=[])
+    reporter = Reporter(Console(quiet=True))
+    texts = families_of_texts([each.astype(np.float32) for each in vectors], settings)
+    families = {**families_of_events(sessions, settings), **texts}
+    chosen = choose_weights(families, np.ones(ITEMS, dtype=np.int64), pairs(30), settings, reporter)
+    for name in ("cf", "knn", "text"):
+        weights = dense(chosen[name].weights)
+        for item in range(0, ITEMS, 2):
+            assert weights[item].argmax() == item + 1, name
+    assert chosen["cf"].history_events == settings.history_events
