@@ -21,6 +21,7 @@ from services.training.baselines import (
     ease_weights,
     item_knn_weights,
     mean_ndcg,
+    weighted_sums,
 )
 from services.training.progress import Reporter
 from services.training.settings.collaborative import CollaborativeSettings
@@ -57,9 +58,7 @@ class DecayedSum:
     def scores(self, queries: Queries) -> FloatArray:
         """[Q, N]."""
         history = decayed_history(queries, self.recency, self.history_events)
-        if isinstance(self.weights, DenseRows):
-            return history[:, self.weights.items] @ self.weights.values
-        return (history @ self.weights).toarray()
+        return weighted_sums(history, self.weights)
 
 
 @dataclass(frozen=True)

@@ -266,8 +266,9 @@ class Adaptation:
         """Step 3: what went together in train. It knows no language model, and is kept whatever that one learns."""
 
         def work(_: object) -> State:
+            queries = self._validation_sample(self.settings.collaborative.validation_queries)
             return states_of(
-                fit_event_tables(self.dataset, self.tasks, self.validation, self.settings.collaborative, self.reporter)
+                fit_event_tables(self.dataset, self.tasks, queries, self.settings.collaborative, self.reporter)
             )
 
         return tables_of(self.checkpoints.run("item-to-item", self.key("collaborative"), work))

@@ -23,6 +23,7 @@ from services.training.baselines.methods import (
     Method,
     TextMean,
     history_matrix,
+    weighted_sums,
 )
 from services.training.baselines.tuning import TRIALS, Setting, Tuned, best_of, mean_ndcg, tune
 
@@ -52,4 +53,5 @@ __all__ = [
     "train_matrix",
     "tune",
     "user_item_mean",
+    "weighted_sums",
 ]

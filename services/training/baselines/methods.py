@@ -4,6 +4,7 @@ Axes: Q queries of a batch, N items, M items with weights, D vector length.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -49,9 +50,7 @@ class HistorySum:
     def scores(self, queries: Queries) -> FloatArray:
         """[Q, N]."""
         history = history_matrix(queries, self.history_events)
-        if isinstance(self.weights, DenseRows):
-            return history[:, self.weights.items] @ self.weights.values
-        return (history @ self.weights).toarray()
+        return weighted_sums(history, self.weights)
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,22 @@ class DenseRows:
 
     items: IntArray  # [M] whose rows are there, ascending
     values: FloatArray  # [M, N]
+
+    @cached_property
+    def columns(self) -> tuple[IntArray, FloatArray]:
+        """The columns that are not all 0, ascending, and their values: most of a long catalogue has no events."""
+        kept = np.flatnonzero(self.values.any(axis=0))
+        return kept, np.ascontiguousarray(self.values[:, kept])
+
+
+def weighted_sums(history: csr_matrix, weights: "csr_matrix | DenseRows") -> FloatArray:
+    """history [Q, N], what each item counts, times item-to-item weights [N, N]: [Q, N]."""
+    if not isinstance(weights, DenseRows):
+        return (history @ weights).toarray()
+    columns, values = weights.columns
+    sums = np.zeros(history.shape, dtype=np.float32)
+    sums[:, columns] = history[:, weights.items] @ values
+    return sums
 
 
 @dataclass(frozen=True)
