@@ -127,6 +127,7 @@ def test_serving_counts_the_own_page_as_seen() -> None:
             Event(2, "7", "8", EVENT_NUMBERS["follow"], 2_000, 0.0),
         ],
         rules,
+        {},
     )
     assert activity.item_ids == activity.seen_item_ids == ["7", "8"]
 
