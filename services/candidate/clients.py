@@ -38,9 +38,9 @@ class GrpcStreams:
         async for response in self._feature.TailItems(converters.tail_items_request(self._scenario, after_offset)):
             yield converters.item_batch(response)
 
-    async def embed(self, changes: Sequence[ItemChange]) -> Embedded:
+    async def embed(self, changes: Sequence[ItemChange], model_version: str) -> Embedded:
         """See Streams."""
-        request = converters.embed_items_request(self._scenario, changes)
+        request = converters.embed_items_request(self._scenario, changes, model_version)
         try:
             response = await self._scoring.EmbedItems(request, timeout=_EMBED_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:

@@ -16,7 +16,7 @@ from services.candidate.new_items import Embedded, ItemChange
 from services.candidate.retrieval import Retrieved, SourceInfo
 from services.candidate.scenario_state import EventBatch, ItemBatch
 from services.model.text import ItemFields
-from services.runtime.checks import check_count, check_id, check_range
+from services.runtime.checks import check_count, check_id, check_optional_id, check_range
 from services.runtime.columns import read_floats, write_floats
 from services.runtime.errors import InvalidFieldError
 from services.runtime.messages import check_history
@@ -36,6 +36,11 @@ class RetrieveRequest:
     candidate_count: int
     exclude_item_ids: Sequence[str]
     include_item_ids: Sequence[str]
+
+
+def version_of(request: pb.RetrieveCandidatesRequest | pb.ListSourcesRequest) -> str:
+    """The version that is asked; empty for the current one."""
+    return check_optional_id("model_version", request.model_version)
 
 
 def retrieve_request(request: pb.RetrieveCandidatesRequest) -> RetrieveRequest:
@@ -106,9 +111,11 @@ def tail_items_request(scenario: str, after_offset: int) -> feature_pb.TailItems
     return feature_pb.TailItemsRequest(scenario=scenario, after_offset=after_offset)
 
 
-def embed_items_request(scenario: str, changes: Sequence[ItemChange]) -> scoring_pb.EmbedItemsRequest:
+def embed_items_request(
+    scenario: str, changes: Sequence[ItemChange], model_version: str
+) -> scoring_pb.EmbedItemsRequest:
     """The question for the items' vectors."""
-    request = scoring_pb.EmbedItemsRequest(scenario=scenario)
+    request = scoring_pb.EmbedItemsRequest(scenario=scenario, model_version=model_version)
     for change in changes:
         request.items.add().CopyFrom(cast(item_pb2.Item, change.original))
     return request

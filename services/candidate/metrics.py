@@ -26,14 +26,33 @@ class CandidateMetrics:
             registry=registry,
         )
         self.items = Gauge(
-            "recmesh_candidate_source_items", "Items a source can return.", ["scenario", "source"], registry=registry
+            "recmesh_candidate_source_items",
+            "Items a source can return, in the current version.",
+            ["scenario", "source"],
+            registry=registry,
         )
         self.switches = Counter(
             "recmesh_candidate_bundle_switches_total",
-            "Bundles opened because CURRENT named them, by outcome (loaded, refused).",
+            "Bundles opened because CURRENT or VARIANTS named them, by outcome (loaded, refused).",
             ["scenario", "outcome"],
             registry=registry,
         )
+        self._bundle = Gauge(
+            "recmesh_candidate_bundle_info",
+            "1 for each version that can be asked; role: current or variant.",
+            ["scenario", "model_version", "role"],
+            registry=registry,
+        )
+        self._shown: dict[str, set[tuple[str, str, str]]] = {}
+
+    def show_versions(self, scenario: str, versions: Sequence[str]) -> None:
+        """These versions of a scenario can be asked now, the current one first, and no others."""
+        labels = {(scenario, name, "variant" if place else "current") for place, name in enumerate(versions)}
+        for gone in self._shown.get(scenario, set()) - labels:
+            self._bundle.remove(*gone)
+        for one in labels:
+            self._bundle.labels(*one).set(1)
+        self._shown[scenario] = labels
 
     def observe(
         self, scenario: str, timings: Mapping[str, float], source_names: Sequence[str], source_indexes: IntArray

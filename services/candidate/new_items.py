@@ -36,8 +36,9 @@ class Embedded:
     model_version: str
 
 
-Embed = Callable[[Sequence[ItemChange]], Awaitable[Embedded]]
-"""Asks for vectors. TryLaterError while the scoring service is away, BadRequestError when it refuses the items."""
+Embed = Callable[[Sequence[ItemChange], str], Awaitable[Embedded]]
+"""Asks a model version for vectors. TryLaterError while scoring is away or does not serve that version, BadRequestError
+when it refuses the items."""
 
 
 class NewItems:
@@ -70,7 +71,7 @@ class NewItems:
         self.offset = max(self.offset, offset)
 
     async def embed_forever(self) -> None:
-        """Embed what is queued, batch after batch; waits while the scoring service is away or at another version."""
+        """Embed what is queued, batch after batch; waits while scoring is away or does not serve this version."""
         while True:
             item_ids = [await self._queue.get()]
             while len(item_ids) < EMBED_BATCH and not self._queue.empty():
@@ -98,13 +99,14 @@ class NewItems:
         log.info("items indexed", extra={"scenario": self._retriever.manifest.scenario, "items": len(item_ids)})
 
     async def _vectors(self, changes: Sequence[ItemChange]) -> FloatArray:
+        model_version = self._retriever.manifest.model_version
         while True:
             try:
-                embedded = await self._embed(changes)
+                embedded = await self._embed(changes, model_version)
             except TryLaterError as error:
                 log.warning("new items wait for vectors", extra={"items": len(changes), "problem": str(error)})
             else:
-                if embedded.model_version == self._retriever.manifest.model_version:
+                if embedded.model_version == model_version:
                     return embedded.vectors
                 log.info("new items wait for another model", extra={"model_version": embedded.model_version})
             await asyncio.sleep(_RETRY_S)

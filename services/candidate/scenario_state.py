@@ -1,10 +1,10 @@
-"""One scenario in the running process: its current bundle, what came after it, and what is popular."""
+"""One scenario in the running process: the bundles it serves, what came after them, and what is popular."""
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,17 +15,20 @@ from services.candidate.metrics import CandidateMetrics
 from services.candidate.new_items import Embedded, ItemChange, NewItems
 from services.candidate.popular import DecayedCounts, half_life_ms
 from services.candidate.retrieval import Retriever, open_retriever
-from services.runtime.bundle import current_version, open_bundle
-from services.runtime.errors import NotReadyError
+from services.runtime.bundle import open_version, served_versions
+from services.runtime.followers import run_for_each
 from services.runtime.health import Health
 from services.runtime.scenario import Scenario
 from services.runtime.tail import follow
+from services.runtime.version_set import VersionSet
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
 # A refused bundle is looked at again after this time, in case its files have been repaired.
 _REFUSED_RETRY_S = 30.0
+# As scoring by default: a request that began before its version left ends with it.
+_LEAVE_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,14 @@ class Streams(Protocol):
         """The catalogue's changes."""
         ...
 
-    async def embed(self, changes: Sequence[ItemChange]) -> Embedded:
-        """Vectors of items. TryLaterError while scoring is away, BadRequestError when it refuses the items."""
+    async def embed(self, changes: Sequence[ItemChange], model_version: str) -> Embedded:
+        """Vectors of items by a version. TryLaterError while scoring is away or does not serve it, BadRequestError when
+        it refuses the items."""
         ...
 
 
 class ScenarioState:
-    """Holds the retriever that serves and replaces it as a whole. Belongs to one event loop."""
+    """Holds a retriever for each version that is served. Belongs to one event loop."""
 
     def __init__(
         self, scenario: Scenario, models: Path, index: IndexSettings, streams: Streams, metrics: CandidateMetrics
@@ -78,54 +82,49 @@ class ScenarioState:
         self._metrics = metrics
         self._counts = DecayedCounts(half_life_ms(self._settings.popular_half_life_hours))
         self._events_offset = 0
-        self._retriever: Retriever | None = None
-        self._switched = asyncio.Event()
-        self._refused: tuple[str, float] | None = None
-
-    @property
-    def retriever(self) -> Retriever:
-        """What serves now. NotReadyError before the first bundle is loaded."""
-        if self._retriever is None:
-            raise NotReadyError(f"scenario {self._name!r} has no bundle loaded; run `recmesh adapt {self._name}`")
-        return self._retriever
-
-    @property
-    def loaded(self) -> bool:
-        """Whether a bundle serves."""
-        return self._retriever is not None
+        self.versions: VersionSet[Retriever] = VersionSet(
+            scenario.name, _REFUSED_RETRY_S, _LEAVE_S, partial(metrics.show_versions, scenario.name)
+        )
 
     async def load_if_changed(self) -> bool:
-        """Open the bundle that CURRENT names unless it serves already; a broken one leaves the old one serving.
+        """Follow CURRENT and VARIANTS: open what they name, the current version first and at most one bundle a call;
+        let go of what they no longer name. A broken bundle leaves all others serving.
 
-        Returns whether another bundle serves now.
+        Returns whether a bundle was opened.
         """
-        version = current_version(self._models, self._name)
-        if version is None or (self._retriever and self._retriever.manifest.model_version == version):
+        self.versions.take_left()
+        named = served_versions(self._models, self._name)
+        if not named:
             return False
-        if self._refused and self._refused[0] == version and time.monotonic() < self._refused[1]:
-            return False
+        missing = self.versions.missing(named)
+        opened = await self._load(missing[0]) if missing else False
+        if self.versions.switch(named[0]):
+            log.info("bundle serves", extra={"scenario": self._name, "version": named[0]})
+        self.versions.let_go(named)
+        return opened
+
+    async def _load(self, version: str) -> bool:
         try:
-            retriever = await asyncio.to_thread(self._open, version)
+            left = self.versions.leaving(version)
+            retriever = left if left is not None else await asyncio.to_thread(self._open, version)
         except Exception:
-            # Whatever is wrong with its files, the old bundle and the other scenarios go on.
-            self._refused = (version, time.monotonic() + _REFUSED_RETRY_S)
+            # Whatever is wrong with its files, the other bundles and the other scenarios go on.
+            self.versions.postpone(version)
             self._metrics.switches.labels(self._name, "refused").inc()
             log.exception("bundle refused", extra={"scenario": self._name, "version": version})
             return False
-        if self._retriever is not None:
+        if self.versions.current is not None:
             # Until the new one has read the catalogue's changes, it must not bring retired items back.
-            old = self._retriever.catalogue
-            retriever.retire(old.item_ids[np.flatnonzero(old.retired)].tolist())
+            catalogue = self.versions.current.catalogue
+            retriever.retire(catalogue.item_ids[np.flatnonzero(catalogue.retired)].tolist())
         retriever.popular.refresh()
-        self._retriever = retriever
-        self._switched.set()
-        self._switched = asyncio.Event()
+        self.versions.add(version, retriever)
         self._metrics.switches.labels(self._name, "loaded").inc()
-        log.info("bundle serves", extra={"scenario": self._name, "version": version})
+        log.info("bundle loaded", extra={"scenario": self._name, "version": version})
         return True
 
     def _open(self, version: str) -> Retriever:
-        bundle = open_bundle(self._models / self._name / version)
+        bundle = open_version(self._models, self._name, version)
         return open_retriever(bundle, self._settings, self._engine, self._read_counts)
 
     def _read_counts(self) -> dict[str, float] | None:
@@ -133,26 +132,17 @@ class ScenarioState:
         return self._counts.counts() if enough else None
 
     async def tail_items(self) -> None:
-        """Follow the catalogue for the retriever that serves, anew for each bundle. Never returns."""
-        while True:
-            switched = self._switched
-            if self._retriever is None:
-                await switched.wait()
-                continue
-            new_items = NewItems(self._retriever, self._streams.embed)
+        """Follow the catalogue for every retriever, from the start for each new one. Never returns."""
+        await run_for_each(self.versions.next_members, self._tail_items_for)
 
-            async def handle(batch: ItemBatch, new_items: NewItems = new_items) -> None:
-                await new_items.handle(batch.changes, batch.offset)
+    async def _tail_items_for(self, retriever: Retriever) -> None:
+        new_items = NewItems(retriever, self._streams.embed)
 
-            def read_offset(new_items: NewItems = new_items) -> int:
-                return new_items.offset
+        async def handle(batch: ItemBatch) -> None:
+            await new_items.handle(batch.changes, batch.offset)
 
-            work = [
-                follow(f"items of {self._name}", self._streams.tail_items, read_offset, handle),
-                new_items.embed_forever(),
-                switched.wait(),
-            ]
-            await _run_until_first(work)
+        tail = follow(f"items of {self._name}", self._streams.tail_items, lambda: new_items.offset, handle)
+        await _run_until_first([tail, new_items.embed_forever()])
 
     async def tail_events(self) -> None:
         """Count events as they come and keep the order of popular items fresh. Never returns."""
@@ -172,16 +162,17 @@ class ScenarioState:
         seen = 0
         while True:
             await asyncio.sleep(max(self._settings.popular_refresh_s, 0.05))
-            if self._retriever is not None and self._counts.event_count != seen:
+            if self.versions.members and self._counts.event_count != seen:
                 seen = self._counts.event_count
-                self._retriever.popular.refresh()
-            if self._retriever is not None:
-                for source in self._retriever.list_sources():
+                for retriever in self.versions.members:
+                    retriever.popular.refresh()
+            if self.versions.current is not None:
+                for source in self.versions.current.list_sources():
                     self._metrics.items.labels(self._name, source.name).set(source.item_count)
 
 
 async def watch_bundles(states: Iterable[ScenarioState], health: Health) -> None:
-    """Load each scenario's bundle and follow its CURRENT. Never returns.
+    """Load each scenario's bundles and follow its CURRENT and VARIANTS. Never returns.
 
     The process is ready when every scenario has been tried and one has a bundle: a scenario without one answers
     NotReadyError and must not keep the others from serving.
@@ -190,7 +181,7 @@ async def watch_bundles(states: Iterable[ScenarioState], health: Health) -> None
     while True:
         for state in states:
             await state.load_if_changed()
-        await health.set("bundles", any(state.loaded for state in states))
+        await health.set("bundles", any(state.versions.current is not None for state in states))
         await asyncio.sleep(_POLL_S)
 
 

@@ -21,7 +21,7 @@ class CandidateServicer(pb_grpc.CandidateServiceServicer):
         state = find_scenario(self._scenarios, request.scenario)
         asked = converters.retrieve_request(request)
         timings: dict[str, float] = {}
-        retrieved = state.retriever.retrieve(
+        retrieved = state.versions.find(converters.version_of(request)).retrieve(
             asked.user_vector,
             asked.history_item_ids,
             asked.history_times_ms,
@@ -35,6 +35,5 @@ class CandidateServicer(pb_grpc.CandidateServiceServicer):
 
     async def ListSources(self, request: Any, context: Any) -> Any:
         """See the proto."""
-        return converters.list_sources_response(
-            find_scenario(self._scenarios, request.scenario).retriever.list_sources()
-        )
+        state = find_scenario(self._scenarios, request.scenario)
+        return converters.list_sources_response(state.versions.find(converters.version_of(request)).list_sources())

@@ -14,6 +14,9 @@ AddressOption = Annotated[
     str | None, typer.Option("--address", help="host:port to call; default: as the state folder says.")
 ]
 ScenarioOption = Annotated[str, typer.Option("--scenario", help="Scenario.")]
+ModelVersionOption = Annotated[
+    str, typer.Option("--model-version", help="Version of the model to ask; default: the current one.")
+]
 UserOption = Annotated[str, typer.Option("--user", help="User id.")]
 
 _PIPE_WIDTH = 120
@@ -24,4 +27,12 @@ def open_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
-__all__ = ["DEFAULT_STATE", "AddressOption", "ScenarioOption", "StateOption", "UserOption", "open_console"]
+__all__ = [
+    "DEFAULT_STATE",
+    "AddressOption",
+    "ModelVersionOption",
+    "ScenarioOption",
+    "StateOption",
+    "UserOption",
+    "open_console",
+]

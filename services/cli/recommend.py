@@ -12,7 +12,15 @@ from rich.table import Table
 from recmesh.ranking.v1 import ranking_service_pb2 as pb
 from recmesh.ranking.v1.ranking_service_pb2_grpc import RankingServiceStub
 from services.cli.client import CALL_S, find_address, open_stub
-from services.cli.options import DEFAULT_STATE, AddressOption, ScenarioOption, StateOption, UserOption, open_console
+from services.cli.options import (
+    DEFAULT_STATE,
+    AddressOption,
+    ModelVersionOption,
+    ScenarioOption,
+    StateOption,
+    UserOption,
+    open_console,
+)
 from services.cli.rungs import rung_name, rung_value
 from services.runtime.errors import InvalidFieldError
 
@@ -50,6 +58,7 @@ def recommend(
     candidates: Annotated[int, typer.Option(help="How many candidates to score; 0: the scenario's setting.")] = 0,
     preview: Annotated[bool, typer.Option("--preview", help="Do not log an impression.")] = False,
     hops: Annotated[bool, typer.Option("--hops", help="Show the calls behind the answer.")] = False,
+    model_version: ModelVersionOption = "",
     address: AddressOption = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
@@ -76,6 +85,7 @@ def recommend(
         max_rung=rung_value(max_rung) if max_rung else None,
         skip_impression=preview,
         include_hops=hops,
+        model_version=model_version,
     )
     target = find_address("ranking", state, address)
     with open_stub(RankingServiceStub, target) as stub:
@@ -141,12 +151,17 @@ def rank(
     user: UserOption,
     item: Annotated[list[str], typer.Option(help="Item id; repeat it.")],
     max_rung: RungOption = None,
+    model_version: ModelVersionOption = "",
     address: AddressOption = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Your own items, ordered for a user."""
     request = pb.RankItemsRequest(
-        scenario=scenario, user_id=user, item_ids=item, max_rung=rung_value(max_rung) if max_rung else None
+        scenario=scenario,
+        user_id=user,
+        item_ids=item,
+        max_rung=rung_value(max_rung) if max_rung else None,
+        model_version=model_version,
     )
     with open_stub(RankingServiceStub, find_address("ranking", state, address)) as stub:
         response = stub.RankItems(request, timeout=CALL_S)
@@ -165,11 +180,14 @@ def explain(
     scenario: ScenarioOption,
     user: UserOption,
     item: Annotated[str, typer.Option(help="Item id.")],
+    model_version: ModelVersionOption = "",
     address: AddressOption = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Why an item is, or is not, recommended to a user."""
-    request = pb.ExplainRecommendationRequest(scenario=scenario, user_id=user, item_id=item)
+    request = pb.ExplainRecommendationRequest(
+        scenario=scenario, user_id=user, item_id=item, model_version=model_version
+    )
     with open_stub(RankingServiceStub, find_address("ranking", state, address)) as stub:
         response = stub.ExplainRecommendation(request, timeout=CALL_S)
     console = open_console()

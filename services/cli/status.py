@@ -1,5 +1,6 @@
 """`recmesh status`: health, versions, CTR and latency of a running mesh."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -96,7 +97,7 @@ def _scenario_table(info: UpInfo) -> Table:
         rungs = sums_by(ranking, "recmesh_ranking_answers_total", "rung", scenario=scenario)
         table.add_row(
             scenario,
-            model.model_version if model else "–",
+            describe_versions(model.served_versions) if model else "–",
             f"{model.item_count:,}" if model else "–",
             *(f"{seconds * 1000:.1f}" if seconds is not None else "–" for seconds in latency),
             describe_shares(rungs),
@@ -111,6 +112,11 @@ def _model_info(address: str, scenario: str) -> Any:
             return stub.GetModelInfo(scoring_pb.GetModelInfoRequest(scenario=scenario), timeout=CALL_S)
     except CallError:
         return None
+
+
+def describe_versions(served: Sequence[str]) -> str:
+    """E.g. ["v1", "v2"] → the current version and, below it, "+ v2"."""
+    return "\n+ ".join(served)
 
 
 def describe_shares(counts: dict[str, float]) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -15,6 +15,7 @@ from recmesh.feedback.v1 import feedback_service_pb2_grpc as feedback_grpc
 from recmesh.scoring.v1 import scoring_service_pb2_grpc as scoring_grpc
 from services.ranking import converters
 from services.ranking.dependencies import (
+    NOT_SERVED,
     Candidates,
     DependencyError,
     FloatArray,
@@ -32,6 +33,14 @@ from services.runtime.channels import call_options
 from services.runtime.errors import DeadlineError, InvalidFieldError, NotReadyError
 
 R = TypeVar("R")
+
+
+class _OfVersion(Protocol):
+    @property
+    def model_version(self) -> str: ...
+
+
+V = TypeVar("V", bound=_OfVersion)
 
 _KINDS = {
     grpc.StatusCode.UNAVAILABLE: "unavailable",
@@ -94,7 +103,7 @@ class GrpcCalls:
             response = await method(request, **call_options(limit_s))
             return convert(response)
         except grpc.aio.AioRpcError as error:
-            raise self._failure(name, _KINDS.get(error.code(), "failed"), f"{error.details()}") from None
+            raise self._failure(name, _kind(error), f"{error.details()}") from None
         except DeadlineError as error:
             raise self._failure(name, "too_slow", str(error)) from None
         except ValueError as error:
@@ -109,6 +118,20 @@ class GrpcCalls:
             if self._include_hops:
                 response_bytes = response.ByteSize() if response is not None else 0
                 self.hops.append(Hop(name, int(seconds * 1e6), request.ByteSize(), response_bytes))
+
+    async def _call_version(
+        self,
+        name: str,
+        method: Callable[..., Awaitable[Any]],
+        request: Any,
+        convert: Callable[[Any], V],
+        limit_s: float,
+    ) -> V:
+        """`_call` of a method that takes a model_version: another version's answer is as good as none."""
+        answer = await self._call(name, method, request, convert, limit_s)
+        if request.model_version and answer.model_version != request.model_version:
+            raise self._failure(name, NOT_SERVED, f"answers with {answer.model_version!r}")
+        return answer
 
     def _failure(self, name: str, kind: str, problem: str) -> DependencyError:
         self._metrics.hop_failures.labels(self._stubs.scenario, name, kind).inc()
@@ -126,11 +149,11 @@ class GrpcCalls:
         method = self._stubs.feature.BatchGetItemFeatures
         return await self._call("feature.BatchGetItemFeatures", method, request, converters.items, limit_s)
 
-    async def embed_user(self, history: History, limit_s: float) -> UserVector:
+    async def embed_user(self, history: History, model_version: str, limit_s: float) -> UserVector:
         """See Calls."""
-        request = converters.embed_user_request(self._stubs.scenario, history)
+        request = converters.embed_user_request(self._stubs.scenario, history, model_version)
         method = self._stubs.scoring.EmbedUser
-        return await self._call("scoring.EmbedUser", method, request, converters.user_vector, limit_s)
+        return await self._call_version("scoring.EmbedUser", method, request, converters.user_vector, limit_s)
 
     async def retrieve(
         self,
@@ -139,20 +162,31 @@ class GrpcCalls:
         count: int,
         exclude: Sequence[str],
         include: Sequence[str],
+        model_version: str,
         limit_s: float,
     ) -> Candidates:
         """See Calls."""
-        request = converters.retrieve_request(self._stubs.scenario, user_vector, history, count, exclude, include)
+        request = converters.retrieve_request(
+            self._stubs.scenario, user_vector, history, count, exclude, include, model_version
+        )
         method = self._stubs.candidate.RetrieveCandidates
-        return await self._call("candidate.RetrieveCandidates", method, request, converters.candidates, limit_s)
+        return await self._call_version("candidate.RetrieveCandidates", method, request, converters.candidates, limit_s)
 
     async def score(
-        self, user_vector: UserVector, history: History, candidates: Candidates, vector_count: int, limit_s: float
+        self,
+        user_vector: UserVector,
+        history: History,
+        candidates: Candidates,
+        vector_count: int,
+        model_version: str,
+        limit_s: float,
     ) -> Predictions:
         """See Calls."""
-        request = converters.score_request(self._stubs.scenario, user_vector, history, candidates, vector_count)
+        request = converters.score_request(
+            self._stubs.scenario, user_vector, history, candidates, vector_count, model_version
+        )
         count = len(candidates.item_ids)
-        return await self._call(
+        return await self._call_version(
             "scoring.ScoreCandidates",
             self._stubs.scoring.ScoreCandidates,
             request,
@@ -161,12 +195,20 @@ class GrpcCalls:
         )
 
     async def rerank(
-        self, user_vector: UserVector, history: History, candidates: Candidates, click: FloatArray, limit_s: float
+        self,
+        user_vector: UserVector,
+        history: History,
+        candidates: Candidates,
+        click: FloatArray,
+        model_version: str,
+        limit_s: float,
     ) -> Reranked:
         """See Calls."""
-        request = converters.rerank_request(self._stubs.scenario, user_vector, history, candidates, click)
+        request = converters.rerank_request(
+            self._stubs.scenario, user_vector, history, candidates, click, model_version
+        )
         count = len(candidates.item_ids)
-        return await self._call(
+        return await self._call_version(
             "scoring.ScoreCandidates:reranker",
             self._stubs.scoring.ScoreCandidates,
             request,
@@ -174,11 +216,17 @@ class GrpcCalls:
             limit_s,
         )
 
-    async def get_model(self, limit_s: float) -> ModelInfo:
+    async def get_model(self, model_version: str, limit_s: float) -> ModelInfo:
         """See Calls."""
-        request = converters.model_info_request(self._stubs.scenario)
+        request = converters.model_info_request(self._stubs.scenario, model_version)
         method = self._stubs.scoring.GetModelInfo
-        return await self._call("scoring.GetModelInfo", method, request, converters.model_info, limit_s)
+        return await self._call_version("scoring.GetModelInfo", method, request, converters.model_info, limit_s)
+
+
+def _kind(error: grpc.aio.AioRpcError) -> str:
+    if error.code() is grpc.StatusCode.NOT_FOUND and (error.details() or "").startswith("model_version:"):
+        return NOT_SERVED
+    return _KINDS.get(error.code(), "failed")
 
 
 async def is_serving(channel: grpc.aio.Channel) -> bool:

@@ -68,6 +68,7 @@ def recommend_ask(request: pb.RecommendRequest, request_id: str) -> RecommendAsk
     check_range("page_size", request.page_size, 1, MAX_PAGE_SIZE)
     check_optional_id("request_id", request.request_id)
     check_range("candidate_count", request.candidate_count, 0, MAX_CANDIDATES)
+    check_optional_id("model_version", request.model_version)
     return RecommendAsk(
         user_id=request.user_id,
         page_size=request.page_size,
@@ -75,6 +76,7 @@ def recommend_ask(request: pb.RecommendRequest, request_id: str) -> RecommendAsk
         filter=_item_filter(request.filter),
         candidate_count=request.candidate_count,
         max_rung=_max_rung(request.max_rung),
+        model_version=request.model_version,
     )
 
 
@@ -90,6 +92,7 @@ def rank_items_ask(request: pb.RankItemsRequest) -> Rung:
                 f"item_ids[{place}]", f"repeats item_ids[{first[item_id]}], {item_id!r}; send each id once"
             )
         first[item_id] = place
+    check_optional_id("model_version", request.model_version)
     return _max_rung(request.max_rung)
 
 
@@ -97,6 +100,7 @@ def check_explain(request: pb.ExplainRecommendationRequest) -> None:
     """InvalidFieldError names the first field outside its range."""
     check_id("user_id", request.user_id)
     check_id("item_id", request.item_id)
+    check_optional_id("model_version", request.model_version)
 
 
 def _max_rung(number: int) -> Rung:
@@ -248,9 +252,9 @@ def _item_info(item: item_pb2.Item) -> ItemInfo:
     )
 
 
-def embed_user_request(scenario: str, history: History) -> scoring_pb.EmbedUserRequest:
+def embed_user_request(scenario: str, history: History, model_version: str) -> scoring_pb.EmbedUserRequest:
     """scoring.EmbedUser."""
-    return scoring_pb.EmbedUserRequest(scenario=scenario, history=history.message)
+    return scoring_pb.EmbedUserRequest(scenario=scenario, history=history.message, model_version=model_version)
 
 
 def user_vector(response: scoring_pb.EmbedUserResponse) -> UserVector:
@@ -267,6 +271,7 @@ def retrieve_request(
     count: int,
     exclude: Sequence[str],
     include: Sequence[str],
+    model_version: str,
 ) -> candidate_pb.RetrieveCandidatesRequest:
     """candidate.RetrieveCandidates."""
     return candidate_pb.RetrieveCandidatesRequest(
@@ -276,6 +281,7 @@ def retrieve_request(
         candidate_count=count,
         exclude_item_ids=exclude,
         include_item_ids=include,
+        model_version=model_version,
     )
 
 
@@ -302,7 +308,7 @@ def candidates(response: candidate_pb.RetrieveCandidatesResponse) -> Candidates:
 
 
 def score_request(
-    scenario: str, vector: UserVector, history: History, asked: Candidates, vector_count: int
+    scenario: str, vector: UserVector, history: History, asked: Candidates, vector_count: int, model_version: str
 ) -> scoring_pb.ScoreCandidatesRequest:
     """scoring.ScoreCandidates with the scorer."""
     return scoring_pb.ScoreCandidatesRequest(
@@ -313,11 +319,12 @@ def score_request(
         columns=_messages(asked),
         rung=rung_pb2.RUNG_SCORER,
         vector_count=vector_count,
+        model_version=model_version,
     )
 
 
 def rerank_request(
-    scenario: str, vector: UserVector, history: History, asked: Candidates, click: FloatArray
+    scenario: str, vector: UserVector, history: History, asked: Candidates, click: FloatArray, model_version: str
 ) -> scoring_pb.ScoreCandidatesRequest:
     """scoring.ScoreCandidates with the re-ranker."""
     scorer_click = feature_column_pb2.FeatureColumn(name="click_probability")
@@ -329,6 +336,7 @@ def rerank_request(
         item_ids=asked.item_ids,
         columns=[*_messages(asked), scorer_click],
         rung=rung_pb2.RUNG_RERANKER,
+        model_version=model_version,
     )
 
 
@@ -371,15 +379,18 @@ def reranked(response: scoring_pb.ScoreCandidatesResponse, count: int) -> Rerank
     return Reranked(click, response.model_version)
 
 
-def model_info_request(scenario: str) -> scoring_pb.GetModelInfoRequest:
+def model_info_request(scenario: str, model_version: str) -> scoring_pb.GetModelInfoRequest:
     """scoring.GetModelInfo."""
-    return scoring_pb.GetModelInfoRequest(scenario=scenario)
+    return scoring_pb.GetModelInfoRequest(scenario=scenario, model_version=model_version)
 
 
 def model_info(response: scoring_pb.GetModelInfoResponse) -> ModelInfo:
     """What is loaded."""
     return ModelInfo(
-        response.model_version, rung_pb2.RUNG_RERANKER in response.rungs, response.reranker_latency_ms / 1000
+        response.model_version,
+        rung_pb2.RUNG_RERANKER in response.rungs,
+        response.reranker_latency_ms / 1000,
+        tuple(response.served_versions),
     )
 
 

@@ -25,8 +25,12 @@ class Rung(IntEnum):
     RERANKER = 4
 
 
+NOT_SERVED = "not_served"
+"""Kind of a DependencyError: the model version that was asked for is not served there."""
+
+
 class DependencyError(Exception):
-    """A call gave no usable answer. `kind` is unavailable, too_slow, overloaded, garbage or failed.
+    """A call gave no usable answer. `kind` is unavailable, too_slow, overloaded, garbage, failed or NOT_SERVED.
 
     The pipeline makes a lower rung or one of the project's errors of it; it never leaves the service.
     """
@@ -140,12 +144,14 @@ class ItemInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a scenario's scoring pool has loaded."""
+    """What a scenario's scoring pool says of a version it has loaded."""
 
     model_version: str
     can_rerank: bool
     reranker_latency_s: float
     """0: not yet known."""
+    served_versions: tuple[str, ...] = ()
+    """All that it has loaded, the current one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +165,10 @@ class Hop:
 
 
 class Calls(Protocol):
-    """The calls of one request to one scenario. Each takes at most `limit_s` seconds and raises DependencyError."""
+    """The calls of one request to one scenario. Each takes at most `limit_s` seconds and raises DependencyError.
+
+    `model_version` asks that version, "" the current one; what answers is always the version that was asked.
+    """
 
     hops: list[Hop]
     """The calls made so far; empty unless they were asked for."""
@@ -172,7 +181,7 @@ class Calls(Protocol):
         """feature.BatchGetItemFeatures: those of at most 1,000 items that the catalogue has."""
         ...
 
-    async def embed_user(self, history: History, limit_s: float) -> UserVector:
+    async def embed_user(self, history: History, model_version: str, limit_s: float) -> UserVector:
         """scoring.EmbedUser."""
         ...
 
@@ -183,23 +192,36 @@ class Calls(Protocol):
         count: int,
         exclude: Sequence[str],
         include: Sequence[str],
+        model_version: str,
         limit_s: float,
     ) -> Candidates:
         """candidate.RetrieveCandidates."""
         ...
 
     async def score(
-        self, user_vector: UserVector, history: History, candidates: Candidates, vector_count: int, limit_s: float
+        self,
+        user_vector: UserVector,
+        history: History,
+        candidates: Candidates,
+        vector_count: int,
+        model_version: str,
+        limit_s: float,
     ) -> Predictions:
         """scoring.ScoreCandidates with the scorer."""
         ...
 
     async def rerank(
-        self, user_vector: UserVector, history: History, candidates: Candidates, click: FloatArray, limit_s: float
+        self,
+        user_vector: UserVector,
+        history: History,
+        candidates: Candidates,
+        click: FloatArray,
+        model_version: str,
+        limit_s: float,
     ) -> Reranked:
         """scoring.ScoreCandidates with the re-ranker, given the scorer's click probabilities [C]."""
         ...
 
-    async def get_model(self, limit_s: float) -> ModelInfo:
+    async def get_model(self, model_version: str, limit_s: float) -> ModelInfo:
         """scoring.GetModelInfo."""
         ...

@@ -15,6 +15,7 @@ import numpy as np
 from services.model.blend import blend
 from services.ranking.config import RankingSettings
 from services.ranking.dependencies import (
+    NOT_SERVED,
     Calls,
     Candidates,
     DependencyError,
@@ -58,6 +59,8 @@ class Ask:
     """Whether seen, dismissed, blocked and retired items are left out."""
     vector_count: int = 0
     """How many of the best candidates need vectors."""
+    model_version: str = ""
+    """"": the current one. When another is not served, the current one answers with a reason."""
 
 
 @dataclass
@@ -89,6 +92,10 @@ class Budget:
         return max(0.0, self._end - time.monotonic()) * share
 
 
+class _NotServedError(Exception):
+    """The version that was asked for is not served."""
+
+
 @dataclass
 class _Climb:
     """One request on its way up."""
@@ -96,6 +103,7 @@ class _Climb:
     ask: Ask
     calls: Calls
     budget: Budget
+    model_version: str
     reasons: list[str] = field(default_factory=list)
 
     def note(self, reason: str) -> None:
@@ -103,28 +111,41 @@ class _Climb:
             self.reasons.append(reason)
 
     async def attempt(self, dependency: str, call: Awaitable[R], limit_s: float) -> R | None:
-        """The call's result, or none with a reason. A call that outlives `limit_s` is given up."""
+        """The call's result, or none with a reason. A call that outlives `limit_s` is given up. _NotServedError when it
+        found that the climb's version is not served."""
         try:
             async with asyncio.timeout(limit_s):
                 return await call
         except TimeoutError:
             self.note(f"{dependency}_too_slow")
         except DependencyError as error:
+            if error.kind == NOT_SERVED and self.model_version:
+                raise _NotServedError from None
             self.note(f"{dependency}_{error.kind}")
         return None
 
 
 class Ladder:
-    """One scenario's way up. `model` and `popular` are kept current from outside."""
+    """One scenario's way up. `popular` and what is known of the models are kept current from outside."""
 
     def __init__(self, head: ScenarioHead, settings: RankingSettings) -> None:
         self._settings = settings
         self._blend = head.blend
         self._rating_range = (head.tasks.rating.min, head.tasks.rating.max) if head.tasks.rating else None
-        self._reranker_time = MovingQuantile()
+        self._models: dict[str, ModelInfo] = {}
+        self._reranker_times: dict[str, MovingQuantile] = {}
         self.items = ItemCache(settings.items)
         self.model: ModelInfo | None = None
+        """The current one."""
         self.popular: Candidates | None = None
+
+    def learn_models(self, models: Sequence[ModelInfo]) -> None:
+        """These versions are loaded in the scoring pool, the current one first."""
+        self.model = models[0]
+        self._models = {model.model_version: model for model in models}
+        self._reranker_times = {
+            version: self._reranker_times.get(version, MovingQuantile()) for version in self._models
+        }
 
     async def knows_model(self) -> bool:
         """Whether the scoring pool has said what it has loaded: without that no answer reaches the re-ranker."""
@@ -132,8 +153,18 @@ class Ladder:
 
     async def climb(self, ask: Ask, calls: Calls, budget: Budget) -> Ranked:
         """As high as it goes. NotReadyError when there is nothing at all to answer with."""
-        climb = _Climb(ask, calls, budget)
+        climb = _Climb(ask, calls, budget, ask.model_version)
         user, feature_up = await self._get_user(climb)
+        reasons = list(climb.reasons)
+        try:
+            return await self._climb_for(climb, user, feature_up)
+        except _NotServedError:
+            # From below once more: vectors and predictions of two versions are never mixed.
+            climb = _Climb(ask, calls, budget, "", [*reasons, "model_version_not_served"])
+            return await self._climb_for(climb, user, feature_up)
+
+    async def _climb_for(self, climb: _Climb, user: User, feature_up: bool) -> Ranked:
+        ask = climb.ask
         excluded = self.exclusions(user, ask.filter).ids() if ask.apply_rules else {}
         history = user.history if ask.max_rung > Rung.POPULAR else History()
         vector = await self._embed(climb, history)
@@ -198,7 +229,7 @@ class Ladder:
         if not len(history.item_ids):
             return None
         limit = climb.budget.left(_EMBED_SHARE)
-        vector = await climb.attempt("scoring", climb.calls.embed_user(history, limit), limit)
+        vector = await climb.attempt("scoring", climb.calls.embed_user(history, climb.model_version, limit), limit)
         if vector is not None and not len(vector.values):
             climb.note("history_unknown")
             return None
@@ -214,12 +245,12 @@ class Ladder:
         if count and ask.filter.reads_items:
             count = max(count, self._settings.filtered_candidate_count)
         excluded = excluded[:_MAX_EXCLUDED]
-        call = climb.calls.retrieve(vector, history, count, excluded, include, limit)
+        call = climb.calls.retrieve(vector, history, count, excluded, include, climb.model_version, limit)
         candidates = await climb.attempt("candidate", call, limit)
         if candidates is not None and vector is not None and vector.model_version != candidates.model_version:
             # While a bundle is being replaced. A vector means nothing to another version's index.
             climb.note("model_versions_differ")
-            call = climb.calls.retrieve(None, history, count, excluded, include, limit)
+            call = climb.calls.retrieve(None, history, count, excluded, include, climb.model_version, limit)
             candidates = await climb.attempt("candidate", call, climb.budget.left(_RETRIEVE_SHARE)) or candidates
         if candidates is not None:
             return candidates
@@ -243,7 +274,7 @@ class Ladder:
             and ask.max_rung >= Rung.SCORER
         ):
             vector_count = min(ask.vector_count, len(candidates.item_ids))
-            call = climb.calls.score(vector, history, candidates, vector_count, limit)
+            call = climb.calls.score(vector, history, candidates, vector_count, climb.model_version, limit)
             scoring = asyncio.create_task(climb.attempt("scoring", call, limit))
             # Let the question leave before looking through the item cache.
             await asyncio.sleep(0)
@@ -275,22 +306,25 @@ class Ladder:
     ) -> None:
         """Let the re-ranker judge the best K, if it can, may and is expected to be done in time."""
         wanted = self._settings.reranker and climb.ask.max_rung >= Rung.RERANKER and len(ranked.order) > 0
-        if not wanted or self.model is None or not self.model.can_rerank:
+        model = self._models.get(predictions.model_version, self.model)
+        if not wanted or model is None or not model.can_rerank:
             return
         limit = climb.budget.left()
-        if self._reranker_time.estimate(self.model.reranker_latency_s) > limit:
+        times = self._reranker_times[model.model_version]
+        if times.estimate(model.reranker_latency_s) > limit:
             climb.note("reranker_does_not_fit")
             return
         best = ranked.order[: self._settings.reranker_count]
         click = predictions.tasks["click"][best]
         started = time.monotonic()
-        call = climb.calls.rerank(vector, history, ranked.candidates.select(best), click, limit)
+        asked = ranked.candidates.select(best)
+        call = climb.calls.rerank(vector, history, asked, click, climb.model_version, limit)
         reranked = await climb.attempt("reranker", call, limit)
         if reranked is not None:
-            self._reranker_time.add(time.monotonic() - started)
+            times.add(time.monotonic() - started)
         elif "reranker_too_slow" in climb.reasons:
             # It would have taken longer, nobody knows how much.
-            self._reranker_time.add(2 * limit)
+            times.add(2 * limit)
         if reranked is not None and reranked.model_version != predictions.model_version:
             climb.note("model_versions_differ")
             reranked = None

@@ -36,6 +36,8 @@ class RecommendAsk:
     candidate_count: int
     """0: the scenario's setting."""
     max_rung: Rung
+    model_version: str = ""
+    """"": the current one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class Pipeline:
                 filter=ask.filter,
                 max_rung=ask.max_rung,
                 vector_count=min(pool_size, _MAX_VECTORS) if diversity.method != "none" else 0,
+                model_version=ask.model_version,
             ),
             calls,
             self._budget(time_left_s),
@@ -132,11 +135,24 @@ class Pipeline:
         )
 
     async def rank_items(
-        self, user_id: str, item_ids: Sequence[str], max_rung: Rung, calls: Calls, time_left_s: float
+        self,
+        user_id: str,
+        item_ids: Sequence[str],
+        max_rung: Rung,
+        calls: Calls,
+        time_left_s: float,
+        model_version: str = "",
     ) -> OrderedItems:
         """The caller's own items, ordered; rules, diversity and exploration do not apply."""
         ranked = await self.ladder.climb(
-            Ask(user_id, 0, ItemFilter(include_item_ids=tuple(item_ids)), max_rung, apply_rules=False),
+            Ask(
+                user_id,
+                0,
+                ItemFilter(include_item_ids=tuple(item_ids)),
+                max_rung,
+                apply_rules=False,
+                model_version=model_version,
+            ),
             calls,
             self._budget(time_left_s),
         )
@@ -157,7 +173,9 @@ class Pipeline:
             model_version=ranked.model_version,
         )
 
-    async def explain(self, user_id: str, item_id: str, calls: Calls, time_left_s: float) -> Explanation:
+    async def explain(
+        self, user_id: str, item_id: str, calls: Calls, time_left_s: float, model_version: str = ""
+    ) -> Explanation:
         """Why an item is, or is not, recommended. NotFoundError for an item that the catalogue lacks; NotReadyError
         while feature is away, since then nobody knows."""
         budget = self._budget(time_left_s)
@@ -167,7 +185,8 @@ class Pipeline:
             raise NotReadyError(str(error)) from None
         if item_id not in items:
             raise NotFoundError("item_id", f"{item_id!r} is not in the catalogue")
-        ask = Ask(user_id, 0, ItemFilter(include_item_ids=(item_id,)), Rung.RERANKER, apply_rules=False)
+        only = ItemFilter(include_item_ids=(item_id,))
+        ask = Ask(user_id, 0, only, apply_rules=False, model_version=model_version)
         ranked = await self.ladder.climb(ask, calls, budget)
         rules = self.ladder.exclusions(ranked.user, ItemFilter()).rules(item_id, items[item_id])
         if not ranked.candidates.item_ids:

@@ -43,7 +43,9 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
         max_rung = converters.rank_items_ask(request)
         calls = GrpcCalls(tenant.stubs, self._metrics)
         item_ids = list(request.item_ids)
-        ordered = await tenant.pipeline.rank_items(request.user_id, item_ids, max_rung, calls, time_left_s())
+        ordered = await tenant.pipeline.rank_items(
+            request.user_id, item_ids, max_rung, calls, time_left_s(), request.model_version
+        )
         return converters.rank_items_response(ordered)
 
     async def ExplainRecommendation(self, request: Any, context: Any) -> Any:
@@ -51,7 +53,9 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
         tenant = find_scenario(self._tenants, request.scenario)
         converters.check_explain(request)
         calls = GrpcCalls(tenant.stubs, self._metrics)
-        explanation = await tenant.pipeline.explain(request.user_id, request.item_id, calls, time_left_s())
+        explanation = await tenant.pipeline.explain(
+            request.user_id, request.item_id, calls, time_left_s(), request.model_version
+        )
         return converters.explain_response(explanation)
 
     def _spool(self, tenant: Tenant, scenario: str, impression: bytes) -> None:

@@ -1,11 +1,12 @@
 """What ranking does between requests: keep what it falls back on fresh, and say when it is ready."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from services.ranking.dependencies import Calls, DependencyError, History
+from services.ranking.dependencies import Calls, DependencyError, History, ModelInfo
 from services.ranking.ladder import Ladder
 from services.runtime.health import Health
 
@@ -27,21 +28,31 @@ Probe = Callable[[], Awaitable[bool]]
 
 
 async def refresh(ladder: Ladder, calls: Calls) -> bool:
-    """Ask for the popular items and for what the scoring pool has loaded; what fails keeps its last value.
+    """Ask for the popular items and for the versions that the scoring pool has loaded; what fails keeps its last value.
 
     Returns whether both are known.
     """
     try:
-        popular = await calls.retrieve(None, History(), _POPULAR_COUNT, (), (), _CALL_LIMIT_S)
+        popular = await calls.retrieve(None, History(), _POPULAR_COUNT, (), (), "", _CALL_LIMIT_S)
         if popular.item_ids:
             ladder.popular = popular
     except DependencyError as error:
         log.info("popular items not refreshed", extra={"problem": str(error)})
     try:
-        ladder.model = await calls.get_model(_CALL_LIMIT_S)
+        ladder.learn_models(await _get_models(calls))
     except DependencyError as error:
         log.info("model information not refreshed", extra={"problem": str(error)})
     return ladder.popular is not None and ladder.model is not None
+
+
+async def _get_models(calls: Calls) -> list[ModelInfo]:
+    """What is loaded, the current version first. DependencyError when that does not answer; others are left out."""
+    models = [await calls.get_model("", _CALL_LIMIT_S)]
+    for version in models[0].served_versions:
+        if version != models[0].model_version:
+            with contextlib.suppress(DependencyError):
+                models.append(await calls.get_model(version, _CALL_LIMIT_S))
+    return models
 
 
 async def refresh_forever(ladder: Ladder, calls: Calls) -> None:

@@ -11,11 +11,13 @@ models/<scenario>/<version>/
     history_<feature>.npz  item-to-item weights of a dense feature, sparse rows: indptr [N+1], indices, weights
     triton/                a Triton model repository: item_encoder, user_encoder, scorer, reranker (optional)
 models/<scenario>/CURRENT  the version to serve
+models/<scenario>/VARIANTS further versions to serve beside it, one a line (optional)
 """
 
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +30,7 @@ from services.runtime.errors import SetupError
 MANIFEST = "manifest.json"
 MANIFEST_CHECKSUM = "manifest.sha256"
 CURRENT = "CURRENT"
+VARIANTS = "VARIANTS"
 
 
 class BaseModelInfo(Settings):
@@ -189,8 +192,8 @@ def seal_bundle(path: Path, manifest: Manifest) -> Bundle:
     return Bundle(path, sealed)
 
 
-def open_bundle(path: Path) -> Bundle:
-    """Read a bundle and verify every checksum. SetupError names what is missing or altered."""
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a bundle, verified; its other files are not looked at. SetupError says what is wrong."""
     manifest_path = path / MANIFEST
     if not manifest_path.is_file() or not (path / MANIFEST_CHECKSUM).is_file():
         raise SetupError(f"{path}: not a bundle ({MANIFEST} or {MANIFEST_CHECKSUM} is missing)")
@@ -198,7 +201,12 @@ def open_bundle(path: Path) -> Bundle:
         raise SetupError(
             f"{manifest_path}: checksum does not match {MANIFEST_CHECKSUM}; fetch or build the bundle anew"
         )
-    manifest = parse_settings(Manifest, json.loads(manifest_path.read_text()), str(manifest_path))
+    return parse_settings(Manifest, json.loads(manifest_path.read_text()), str(manifest_path))
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read a bundle and verify every checksum. SetupError names what is missing or altered."""
+    manifest = read_manifest(path)
     for name, info in manifest.files.items():
         file = path / name
         if not file.is_file():
@@ -206,6 +214,21 @@ def open_bundle(path: Path) -> Bundle:
         if _sha256(file) != info.sha256:
             raise SetupError(f"{file}: checksum does not match the manifest; fetch or build the bundle anew")
     return Bundle(path, manifest)
+
+
+def open_version(models: Path, scenario: str, version: str) -> Bundle:
+    """The bundle models/<scenario>/<version>, verified. SetupError when its manifest names another version, too."""
+    bundle = open_bundle(models / scenario / version)
+    if bundle.manifest.model_version != version:
+        raise SetupError(
+            f"{bundle.path}: holds version {bundle.manifest.model_version}; name the folder after its version"
+        )
+    return bundle
+
+
+def model_versions(models: Path, scenario: str) -> list[str]:
+    """All versions of a scenario's model that there are, oldest first by name."""
+    return sorted(manifest.parent.name for manifest in (models / scenario).glob(f"*/{MANIFEST}"))
 
 
 def current_version(models: Path, scenario: str) -> str | None:
@@ -216,9 +239,38 @@ def current_version(models: Path, scenario: str) -> str | None:
 
 def set_current_version(models: Path, scenario: str, version: str) -> None:
     """Point CURRENT to `version`, atomically."""
-    pointer = models / scenario / CURRENT
+    _write_lines(models / scenario / CURRENT, [version])
+
+
+def set_variants(models: Path, scenario: str, versions: Iterable[str]) -> None:
+    """Name the versions to serve beside the current one, atomically; none: it serves alone."""
+    _write_lines(models / scenario / VARIANTS, versions)
+
+
+def served_versions(models: Path, scenario: str) -> list[str]:
+    """The current version, then those that VARIANTS names beside it, each once. Empty while there is no current one."""
+    current = current_version(models, scenario)
+    if current is None:
+        return []
+    pointer = models / scenario / VARIANTS
+    lines = pointer.read_text().splitlines() if pointer.is_file() else []
+    return list(dict.fromkeys([current, *(line.strip() for line in lines if line.strip())]))
+
+
+def serve_versions(models: Path, scenario: str, current: str, others: Sequence[str] = ()) -> None:
+    """Point CURRENT to `current` and name `others` beside it.
+
+    A version that is served before and after is named at every moment between, so that nobody unloads it.
+    """
+    set_variants(models, scenario, dict.fromkeys([*served_versions(models, scenario), current, *others]))
+    set_current_version(models, scenario, current)
+    set_variants(models, scenario, [version for version in dict.fromkeys(others) if version != current])
+
+
+def _write_lines(pointer: Path, lines: Iterable[str]) -> None:
+    """Replace a pointer file; a reader sees the old content or the new one."""
     scratch = pointer.with_suffix(".tmp")
-    scratch.write_text(version + "\n")
+    scratch.write_text("".join(f"{line}\n" for line in lines))
     os.replace(scratch, pointer)
 
 

@@ -1,4 +1,4 @@
-"""Follows the catalogue, so that a new or changed item has a vector within a second of its upsert."""
+"""Follows the catalogue, so that a new or changed item has a vector within a second of its upsert, in every version."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from recmesh.feature.v1.feature_service_pb2 import TailItemsResponse
 from recmesh.feature.v1.feature_service_pb2_grpc import FeatureServiceStub
 from services.runtime import tail
 from services.runtime.errors import DeadlineError, TryLaterError
+from services.runtime.followers import run_for_each
 from services.scoring import converters
 from services.scoring.loaded_model import LoadedModel
 from services.scoring.metrics import ScoringMetrics
@@ -19,7 +20,7 @@ _RETRY_S = 1.0
 
 
 class Catalogue:
-    """Feeds feature.TailItems into the item table of the current model, from the start for each new model."""
+    """Feeds feature.TailItems into the item table of every loaded model, from the start for each new one."""
 
     def __init__(self, serving: Serving, feature: FeatureServiceStub, metrics: ScoringMetrics) -> None:
         self._serving = serving
@@ -27,19 +28,8 @@ class Catalogue:
         self._metrics = metrics
 
     async def run(self) -> None:
-        """Follow for ever, one model after the other."""
-        model = await self._serving.next_model(None)
-        while True:
-            follower = asyncio.create_task(self._follow(model))
-            switched = asyncio.create_task(self._serving.next_model(model))
-            try:
-                await asyncio.wait({follower, switched}, return_when=asyncio.FIRST_COMPLETED)
-                if follower.done():
-                    await follower  # it ends by an exception only
-                model = await switched
-            finally:
-                follower.cancel()
-                switched.cancel()
+        """Follow for ever."""
+        await run_for_each(self._serving.versions.next_members, self._follow)
 
     async def _follow(self, model: LoadedModel) -> None:
         offset = 0

@@ -20,7 +20,8 @@ class ScoringConfig(Settings):
     scenario: str
     """The scenario it serves."""
     models: Path
-    """Folder of bundles: <models>/<scenario>/<version>; <models>/<scenario>/CURRENT names the one to serve."""
+    """Folder of bundles: <models>/<scenario>/<version>; <models>/<scenario>/CURRENT names the one to serve,
+    VARIANTS those to serve beside it."""
     triton: ClientSettings
     """The scenario's pool."""
     triton_repository: Path
@@ -41,11 +42,12 @@ class ScoringSettings(Settings):
     embed_batch_items: int = Field(default=32, ge=1, le=MAX_BATCH_SIZE["item_encoder"])
     """Items that one call of the item encoder takes."""
     bundle_check_s: float = Field(default=1.0, gt=0)
-    """How often CURRENT is read and the pool is asked whether the parts are ready, in seconds."""
+    """How often CURRENT and VARIANTS are read and the pool is asked whether the parts are ready, in seconds."""
     bundle_retry_s: float = Field(default=30.0, gt=0)
     """After this time a version that was refused is tried again, in seconds."""
     old_version_grace_s: float = Field(default=3.0, ge=0)
-    """How long the parts of a replaced version stay loaded at least, in seconds: replicas do not switch at once."""
+    """How long a version that is no longer named stays loaded and answers by name, in seconds: replicas and callers do
+    not switch at once."""
     latency_probe_s: float = Field(default=10.0, gt=0)
     """Without a call for this time the re-ranker's latency is measured anew, in seconds, so that GetModelInfo tells
     callers when a slow pool has become fast again."""

@@ -14,6 +14,7 @@ from services.runtime.checks import (
     check_finite,
     check_id,
     check_ids,
+    check_optional_id,
     check_range,
     check_same_length,
 )
@@ -31,6 +32,13 @@ MAX_VECTORS = 1_000
 MAX_EMBEDDED = 256
 MAX_COLUMNS = 64
 MAX_VECTOR_LENGTH = 4_096
+
+
+def version_of(
+    request: pb.EmbedUserRequest | pb.ScoreCandidatesRequest | pb.EmbedItemsRequest | pb.GetModelInfoRequest,
+) -> str:
+    """The version that is asked; empty for the current one."""
+    return check_optional_id("model_version", request.model_version)
 
 
 def history_of(message: history_pb2.History) -> History:
@@ -160,8 +168,8 @@ def items_response(vectors: FloatArray, model_version: str) -> pb.EmbedItemsResp
     return response
 
 
-def info_response(model: LoadedModel) -> pb.GetModelInfoResponse:
-    """What is loaded. Metrics are those of the whole model over all users."""
+def info_response(model: LoadedModel, versions: Sequence[str]) -> pb.GetModelInfoResponse:
+    """What `model` is, and which `versions` can be asked. Metrics are those of the whole model over all users."""
     manifest = model.manifest
     reranker = [] if manifest.served_reranker is None else [rung_pb2.RUNG_RERANKER]
     return pb.GetModelInfoResponse(
@@ -174,6 +182,7 @@ def info_response(model: LoadedModel) -> pb.GetModelInfoResponse:
         rungs=[rung_pb2.RUNG_SCORER, *reranker],
         metrics={row.metric: row.value for row in manifest.metrics if row.method == "full" and row.slice == "all"},
         reranker_latency_ms=model.reranker_latency.ms,
+        served_versions=versions,
     )
 
 

@@ -1,6 +1,5 @@
 """A loaded bundle: everything that one model version needs to answer."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,8 +57,6 @@ class LoadedModel:
         self.reranker_latency = Latency()
         self._metrics = metrics
         self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     @property
     def in_flight(self) -> int:
@@ -70,17 +67,10 @@ class LoadedModel:
     def in_use(self) -> Iterator["LoadedModel"]:
         """Counts as one call in flight."""
         self._in_flight += 1
-        self._idle.clear()
         try:
             yield self
         finally:
             self._in_flight -= 1
-            if self._in_flight == 0:
-                self._idle.set()
-
-    async def wait_idle(self) -> None:
-        """Until no call uses this version."""
-        await self._idle.wait()
 
     async def predict(
         self, reranker: bool, user_vector: FloatArray | None, history: History, candidates: Candidates

@@ -1,5 +1,7 @@
 """What the service shows on /metrics beside its calls."""
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.runtime.metrics import LATENCY_BUCKETS_S
@@ -34,12 +36,22 @@ class ScoringMetrics:
         )
         self._bundle = Gauge(
             "recmesh_scoring_bundle_info",
-            "1 for the version that serves.",
+            "1 for each version that can be asked; role: current or variant.",
+            ["scenario", "model_version", "role"],
+            registry=registry,
+        )
+        self._items = Gauge(
+            "recmesh_scoring_items_count",
+            "Items with a vector, new ones included.",
             ["scenario", "model_version"],
             registry=registry,
         )
-        self.items = Gauge(
-            "recmesh_scoring_items_count", "Items with a vector, new ones included.", ["scenario"], registry=registry
+        self._counted: set[str] = set()
+        self.missing = Gauge(
+            "recmesh_scoring_missing_versions",
+            "Versions that CURRENT and VARIANTS name and that are not loaded.",
+            ["scenario"],
+            registry=registry,
         ).labels(scenario)
         self.unembedded = Counter(
             "recmesh_scoring_unembedded_items_total",
@@ -77,7 +89,16 @@ class ScoringMetrics:
         self._lookups.labels(self._scenario, "hit").inc(hits)
         self._lookups.labels(self._scenario, "miss").inc(misses)
 
-    def show_version(self, model_version: str) -> None:
-        """`model_version` serves now, and no other."""
+    def show_versions(self, versions: Sequence[str]) -> None:
+        """These versions can be asked now, the current one first, and no others."""
         self._bundle.clear()
-        self._bundle.labels(self._scenario, model_version).set(1)
+        for place, version in enumerate(versions):
+            self._bundle.labels(self._scenario, version, "variant" if place else "current").set(1)
+        for version in self._counted - set(versions):
+            self._items.remove(self._scenario, version)
+        self._counted &= set(versions)
+
+    def show_items(self, version: str, count: int) -> None:
+        """So many items have a vector in a version that can be asked."""
+        self._counted.add(version)
+        self._items.labels(self._scenario, version).set(count)

@@ -18,7 +18,7 @@ class ScoringServicer(scoring_service_pb2_grpc.ScoringServiceServicer):
     async def EmbedUser(self, request: pb.EmbedUserRequest, context: Any) -> pb.EmbedUserResponse:
         serving = find_scenario(self._scenarios, request.scenario)
         history = converters.history_of(request.history)
-        with serving.use() as model:
+        with serving.use(converters.version_of(request)) as model:
             vector = await model.predictor.embed_user(history)
             return converters.user_response(vector, model.version)
 
@@ -28,18 +28,18 @@ class ScoringServicer(scoring_service_pb2_grpc.ScoringServiceServicer):
         candidates = converters.candidates_of(request)
         user_vector = converters.user_vector_of(request)
         history = converters.history_of(request.history)
-        with serving.use() as model:
+        with serving.use(converters.version_of(request)) as model:
             predictions = await model.predict(reranker, user_vector, history, candidates)
             best = model.predictor.best_vectors(candidates, predictions.click, request.vector_count)
             return converters.score_response(predictions, best, model.version)
 
     async def EmbedItems(self, request: pb.EmbedItemsRequest, context: Any) -> pb.EmbedItemsResponse:
         serving = find_scenario(self._scenarios, request.scenario)
-        with serving.use() as model:
+        with serving.use(converters.version_of(request)) as model:
             items = converters.items_of(request, model.manifest.item_text)
             return converters.items_response(await model.embedder.embed(items), model.version)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
         serving = find_scenario(self._scenarios, request.scenario)
-        with serving.use() as model:
-            return converters.info_response(model)
+        with serving.use(converters.version_of(request)) as model:
+            return converters.info_response(model, serving.versions.names)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import grpc
@@ -109,10 +109,10 @@ class TritonServer:
                 log.warning("could not unload", extra={"model": name, "reason": error.message()})
             (self._repository / name).unlink(missing_ok=True)
 
-    async def withdraw_others(self, keep: str) -> None:
-        """Withdraw every version but `keep`: what an earlier process left behind."""
+    async def withdraw_others(self, keep: Collection[str]) -> None:
+        """Withdraw every version but those of `keep`: what an earlier process left behind."""
         versions = {link.name.removeprefix(f"{part}-") for part in PARTS for link in self._repository.glob(f"{part}-*")}
-        for version in versions - {keep}:
+        for version in versions - set(keep):
             await self.withdraw(version)
 
     async def _is_ready(self, name: str) -> bool:

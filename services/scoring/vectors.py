@@ -34,8 +34,15 @@ class ItemTable:
     `capacity` bounds the new ones, changed items of the bundle included.
     """
 
-    def __init__(self, items: Sequence[ItemText], vectors: FloatArray, capacity: int) -> None:
-        """`vectors` [N, D] in the order of `items`."""
+    def __init__(
+        self,
+        items: Sequence[ItemText],
+        vectors: FloatArray,
+        capacity: int,
+        origin: tuple[str, ...] = (),
+    ) -> None:
+        """`vectors` [N, D] in the order of `items`; `origin` says what made them."""
+        self.origin = origin
         average = vectors.mean(axis=0, keepdims=True)
         self._vectors = np.concatenate([average, vectors], dtype=np.float32)
         self._texts = ["", *(item.text for item in items)]
@@ -47,17 +54,31 @@ class ItemTable:
         self._changed = 0
 
     @classmethod
-    def load(cls, bundle: Bundle, capacity: int) -> "ItemTable":
-        """The table of a bundle. SetupError when its files disagree."""
+    def load(cls, bundle: Bundle, capacity: int, tables: Sequence["ItemTable"] = ()) -> "ItemTable":
+        """The table of a bundle: one of `tables`, those of other bundles, if it holds the very same items and vectors,
+        as after an update that left the item encoder alone. SetupError when the bundle's files disagree.
+        """
         columns = pq.read_table(bundle.path / "items.parquet", columns=["item_id", "text", "content_hash"])
         items = [ItemText(*row) for row in zip(*(column.to_pylist() for column in columns.columns), strict=True)]
+        manifest = bundle.manifest
+        origin = (manifest.item_encoder_version, manifest.item_text, manifest.files["item_vectors.npy"].sha256)
+        for table in tables:
+            if table.origin == origin and table._is_of(items):
+                return table
         vectors = np.load(bundle.path / "item_vectors.npy")
-        expected = (len(items), bundle.manifest.vector_dimension)
+        expected = (len(items), manifest.vector_dimension)
         if vectors.shape != expected or not items:
             raise SetupError(
                 f"{bundle.path}: item_vectors.npy is {vectors.shape}, items.parquet and the manifest say {expected}"
             )
-        return cls(items, vectors, capacity)
+        return cls(items, vectors, capacity, origin)
+
+    def _is_of(self, items: Sequence[ItemText]) -> bool:
+        """Whether the bundle's rows are these items."""
+        ids = [item.item_id for item in items]
+        # Rows of the bundle never change: a changed item gets a row of its own.
+        hashes = self._hashes[1 : len(items) + 1]
+        return ids == list(self._bundle_rows) and hashes == [item.content_hash for item in items]
 
     def __len__(self) -> int:
         """Items with a vector."""

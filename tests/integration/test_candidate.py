@@ -11,7 +11,7 @@ from recmesh.candidate.v1 import candidate_service_pb2 as pb
 from recmesh.candidate.v1.candidate_service_pb2_grpc import CandidateServiceStub
 from recmesh.type.v1.history_pb2 import History
 from services.model.collaborative import FEATURES
-from services.runtime.bundle import set_current_version
+from services.runtime.bundle import serve_versions, set_current_version, set_variants
 from tests.support.mesh import MAX_MESSAGE_BYTES, Mesh, catalogue_item
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.triton_process import needs_triton
@@ -170,6 +170,8 @@ BAD_REQUESTS = {
         "INVALID_ARGUMENT",
         "history.values[0]",
     ),
+    "version not served": ({"model_version": "v9"}, "NOT_FOUND", "model_version"),
+    "over-long version": ({"model_version": LONG}, "INVALID_ARGUMENT", "model_version"),
     "oversized message": ({"exclude_item_ids": ["x" * MAX_MESSAGE_BYTES]}, "RESOURCE_EXHAUSTED", "message"),
 }
 
@@ -187,3 +189,32 @@ def test_list_sources_of_an_unknown_scenario(stub):
         stub.ListSources(pb.ListSourcesRequest(scenario="books"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert caught.value.details().startswith("scenario: 'books'")
+
+
+def test_versions_beside_each_other(tmp_path):
+    with Mesh(tmp_path, use=("feedback", "feature", "candidate")) as mesh:
+        stub = CandidateServiceStub(mesh.channel("candidate"))
+        models, first, second = tmp_path / "models", "20260101-000000-tiny", "20260102-000000-next"
+        make_tiny_bundle(models, items=20, version=second, current=False)
+        set_variants(models, "video", [second, "20260103-missing"])
+
+        def served(version: str) -> bool:
+            try:
+                return retrieve(stub, model_version=version).model_version == version
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.NOT_FOUND and error.details().startswith("model_version: "):
+                    return False
+                raise
+
+        wait_for(lambda: served(second))
+        assert len(retrieve(stub, candidate_count=60, model_version=second).item_ids) == 20
+        assert len(retrieve(stub, candidate_count=60).item_ids) == 60
+        sources = stub.ListSources(pb.ListSourcesRequest(scenario="video", model_version=second)).sources
+        assert sources[0].item_count == 20
+        # A retired item is gone from every version.
+        mesh.upsert(catalogue_item("i1", retired=True))
+        for version in (first, second):
+            wait_for(lambda v=version: "i1" not in retrieve(stub, candidate_count=60, model_version=v).item_ids)
+        assert mesh.services["candidate"].serving()
+        serve_versions(models, "video", second)
+        wait_for(lambda: retrieve(stub).model_version == second and not served(first))

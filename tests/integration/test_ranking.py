@@ -12,7 +12,9 @@ from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from recmesh.ranking.v1 import ranking_service_pb2 as pb
 from recmesh.ranking.v1.ranking_service_pb2_grpc import RankingServiceStub
 from recmesh.type.v1.rung_pb2 import Rung
-from tests.support.mesh import DISMISS, MAX_MESSAGE_BYTES, Mesh, catalogue_item
+from services.runtime.bundle import set_variants
+from tests.support.mesh import DISMISS, ITEM_COUNT, MAX_MESSAGE_BYTES, Mesh, catalogue_item
+from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.triton_process import needs_triton
 from tests.support.waiting import wait_for
 
@@ -237,6 +239,7 @@ USER = [
     ("no user", {"user_id": ""}, "INVALID_ARGUMENT", "user_id"),
     ("over-long user", {"user_id": LONG}, "INVALID_ARGUMENT", "user_id"),
     ("user with a line break", {"user_id": "a\nb"}, "INVALID_ARGUMENT", "user_id"),
+    ("over-long version", {"model_version": LONG}, "INVALID_ARGUMENT", "model_version"),
     ("oversized message", {"user_id": "x" * MAX_MESSAGE_BYTES}, "RESOURCE_EXHAUSTED", "message"),
 ]
 
@@ -328,3 +331,33 @@ def test_a_pool_that_hangs_costs_a_rung_and_not_the_deadline(tmp_path):
         finally:
             mesh.services["scoring"].signal(signal.SIGCONT)
         wait_for(lambda: recommend(stub).rung == Rung.RUNG_RERANKER)
+
+
+def test_versions_beside_each_other_and_one_that_is_not_served(tmp_path):
+    first, second = "20260101-000000-tiny", "20260102-000000-next"
+    with Mesh(tmp_path, ranking=RANKING) as mesh:
+        models = tmp_path / "models"
+        make_tiny_bundle(models, items=ITEM_COUNT, version=second, seed=1, current=False)
+        mesh.upsert_catalogue()
+        mesh.record("anna", *HISTORY)
+        stub = RankingServiceStub(mesh.channel("ranking"))
+
+        def answer(version: str) -> tuple[int, str, tuple[str, ...]]:
+            got = recommend(stub, model_version=version, skip_impression=True)
+            assert len(got.items) == 10
+            return got.rung, got.model_version, tuple(got.degraded_reasons)
+
+        top = Rung.RUNG_RERANKER
+        wait_for(lambda: answer("") == (top, first, ()))
+        assert answer(second) == (top, first, ("model_version_not_served",))
+        set_variants(models, "video", [second])
+        # While scoring and candidate load it, each in its own time, every answer is there and of one version.
+        wait_for(lambda: answer(second) == (top, second, ()))
+        assert answer("") == answer(first) == (top, first, ())
+        assert ids(recommend(stub, model_version=second)) != ids(recommend(stub))
+        asked = {"scenario": "video", "user_id": "anna", "model_version": second}
+        assert stub.RankItems(pb.RankItemsRequest(**asked, item_ids=["i1", "i2"])).model_version == second
+        explained = stub.ExplainRecommendation(pb.ExplainRecommendationRequest(**asked, item_id="i9"))
+        assert explained.model_version == second
+        set_variants(models, "video", [])
+        wait_for(lambda: answer(second) == (top, first, ("model_version_not_served",)))

@@ -13,7 +13,7 @@ from recmesh.feature.v1 import feature_service_pb2, feature_service_pb2_grpc
 from recmesh.scoring.v1 import scoring_service_pb2 as pb
 from recmesh.scoring.v1 import scoring_service_pb2_grpc
 from recmesh.type.v1 import feature_column_pb2, history_pb2, item_pb2, rung_pb2
-from services.runtime.bundle import open_bundle, seal_bundle, set_current_version
+from services.runtime.bundle import open_bundle, seal_bundle, serve_versions, set_current_version
 from services.scoring.predictor import CLICK_PROBABILITY, Candidates, History, Predictor
 from services.scoring.vectors import ItemTable
 from tests.support.ort_pool import OrtPool
@@ -32,7 +32,7 @@ SCENARIO = {
         "conversion": {"events": ["rating"], "min_value": 4},
         "rating": {"events": ["rating"], "min": 1, "max": 5},
     },
-    "scoring": {"bundle_check_s": 0.2, "bundle_retry_s": 0.5, "old_version_grace_s": 0.3},
+    "scoring": {"bundle_check_s": 0.2, "bundle_retry_s": 0.5, "old_version_grace_s": 2.0},
 }
 FIRST, SECOND, BROKEN = "20260101-000000-tiny", "20260102-000000-next", "20260103-000000-broken"
 HISTORY = History(["i3", "i4", "gone", "i7"], np.array([2, 8, 2, 2]), np.array([0, 9, 60, 3_600]) * 1000)
@@ -98,9 +98,9 @@ async def feature(mesh):
 
 @pytest.fixture
 async def first_version(mesh, stub):
-    """The first version serves at the beginning of the test."""
-    mesh.point_to(FIRST)
-    await until_version(stub, FIRST)
+    """The first version serves alone at the beginning of the test."""
+    serve_versions(mesh.models, "video", FIRST)
+    await until_served(stub, [FIRST])
 
 
 def history_message() -> history_pb2.History:
@@ -133,15 +133,27 @@ async def until_version(stub, version):
     await until(served)
 
 
+async def until_served(stub, versions):
+    async def served():
+        info = await stub.GetModelInfo(pb.GetModelInfoRequest(scenario="video"))
+        return list(info.served_versions) == versions
+
+    await until(served)
+
+
 @pytest.mark.usefixtures("first_version")
 async def test_answers_are_those_of_the_same_model_in_process(mesh, stub):
-    bundle = mesh.bundles[FIRST]
+    await assert_answers_as_in_process(stub, mesh.bundles[FIRST])
+
+
+async def assert_answers_as_in_process(stub, bundle, **asked):
+    """Every prediction of the service equals those of the bundle executed here."""
     reference = Predictor(bundle, ItemTable.load(bundle, 10), OrtPool(bundle.triton_path), token_cache_size=0)
-    user = await stub.EmbedUser(pb.EmbedUserRequest(scenario="video", history=history_message()))
+    user = await stub.EmbedUser(pb.EmbedUserRequest(scenario="video", history=history_message(), **asked))
     expected_user = await reference.embed_user(HISTORY)
     np.testing.assert_allclose(user.user_vector, expected_user, atol=1e-4)
 
-    scored = await stub.ScoreCandidates(score_request(user_vector=user.user_vector, vector_count=5))
+    scored = await stub.ScoreCandidates(score_request(user_vector=user.user_vector, vector_count=5, **asked))
     features = {name: np.full(len(ITEM_IDS), 0.25, dtype=np.float32) for name in FEATURE_NAMES}
     expected = await reference.score(expected_user, HISTORY, Candidates(ITEM_IDS, features))
     np.testing.assert_allclose(scored.click_probabilities, expected.click, atol=1e-4)
@@ -152,12 +164,13 @@ async def test_answers_are_those_of_the_same_model_in_process(mesh, stub):
     np.testing.assert_allclose(np.reshape(scored.vectors, (5, 8)), vectors, atol=1e-6)
 
     click = list(scored.click_probabilities)
-    request = score_request(columns={CLICK_PROBABILITY: click}, rung=rung_pb2.RUNG_RERANKER)
+    request = score_request(columns={CLICK_PROBABILITY: click}, rung=rung_pb2.RUNG_RERANKER, **asked)
     reranked = await stub.ScoreCandidates(request)
     column = {CLICK_PROBABILITY: np.array(click, dtype=np.float32)}
     expected = await reference.rerank(HISTORY, Candidates(ITEM_IDS, column))
     assert reranked.rung == rung_pb2.RUNG_RERANKER
     np.testing.assert_allclose(reranked.click_probabilities, expected.click, atol=1e-4)
+    assert {user.model_version, scored.model_version, reranked.model_version} == {bundle.manifest.model_version}
 
 
 @pytest.mark.usefixtures("first_version")
@@ -218,6 +231,98 @@ async def test_a_version_is_swapped_under_load_without_an_error(mesh, stub):
 
 
 @pytest.mark.usefixtures("first_version")
+async def test_two_versions_at_once_answer_each_with_its_own_model(mesh, stub):
+    serve_versions(mesh.models, "video", FIRST, [SECOND])
+    await until_served(stub, [FIRST, SECOND])
+    await asyncio.gather(
+        assert_answers_as_in_process(stub, mesh.bundles[FIRST]),
+        assert_answers_as_in_process(stub, mesh.bundles[FIRST], model_version=FIRST),
+        assert_answers_as_in_process(stub, mesh.bundles[SECOND], model_version=SECOND),
+    )
+
+
+@pytest.mark.usefixtures("first_version")
+async def test_a_variant_comes_and_goes_under_load_without_a_failed_call(mesh, stub):
+    answers, stop, ask_variant = [], asyncio.Event(), asyncio.Event()
+
+    async def load():
+        while not stop.is_set():
+            versions = ["", SECOND] if ask_variant.is_set() else [""]
+            for version in versions:
+                request = pb.EmbedUserRequest(scenario="video", history=history_message(), model_version=version)
+                user = await stub.EmbedUser(request, timeout=10)
+                request = score_request(user_vector=user.user_vector, model_version=version)
+                answer = await stub.ScoreCandidates(request, timeout=10)
+                answers.append((version, answer.model_version))
+
+    async def more(count):
+        before = len(answers)
+        async with asyncio.timeout(60):
+            while len(answers) < before + count:
+                await asyncio.sleep(0.02)
+
+    clients = [asyncio.create_task(load()) for _ in range(3)]
+    for _ in range(2):
+        serve_versions(mesh.models, "video", FIRST, [SECOND])
+        await until_served(stub, [FIRST, SECOND])
+        ask_variant.set()
+        await more(30)
+        ask_variant.clear()
+        # Calls that began before the variant left end with it.
+        serve_versions(mesh.models, "video", FIRST)
+        await until_served(stub, [FIRST])
+        await more(15)
+    stop.set()
+    await asyncio.gather(*clients)
+    assert set(answers) == {("", FIRST), (SECOND, SECOND)}
+
+    async def withdrawn():
+        return not list(mesh.triton.repository.glob(f"*-{SECOND}"))
+
+    await until(withdrawn)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ScoreCandidates(score_request(model_version=SECOND))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert caught.value.details().startswith("model_version: ")
+
+
+@pytest.mark.usefixtures("first_version")
+async def test_a_broken_variant_is_refused_and_the_rest_serve(mesh, stub):
+    broken = make_tiny_bundle(mesh.models, version=f"{BROKEN}-variant", current=False)
+    (broken.triton_path / "scorer" / "1" / "model.onnx").write_bytes(b"not a model")
+    seal_bundle(broken.path, broken.manifest)
+    serve_versions(mesh.models, "video", FIRST, [broken.path.name, SECOND])
+    await until_served(stub, [FIRST, SECOND])
+
+    async def refused():
+        return f'"model_version": "{broken.path.name}"' in mesh.scoring.log and "version refused" in mesh.scoring.log
+
+    await until(refused)
+    assert await asyncio.to_thread(mesh.scoring.serving)
+    assert 'recmesh_scoring_missing_versions{scenario="video"} 1.0' in mesh.scoring.metrics()
+    for version in (FIRST, SECOND):
+        await assert_answers_as_in_process(stub, mesh.bundles[version], model_version=version)
+
+
+@pytest.mark.usefixtures("first_version")
+async def test_all_versions_are_back_after_tritons_death(mesh, stub):
+    serve_versions(mesh.models, "video", FIRST, [SECOND])
+    await until_served(stub, [FIRST, SECOND])
+    mesh.triton.kill()
+    await asyncio.to_thread(mesh.triton.start)
+
+    async def back():
+        try:
+            for version in (FIRST, SECOND):
+                await assert_answers_as_in_process(stub, mesh.bundles[version], model_version=version)
+        except grpc.aio.AioRpcError:
+            return False
+        return await asyncio.to_thread(mesh.scoring.serving)
+
+    await until(back)
+
+
+@pytest.mark.usefixtures("first_version")
 @pytest.mark.parametrize("fault", ["checksum", "model"])
 async def test_a_broken_version_is_refused_and_the_old_one_serves_on(mesh, stub, fault):
     broken = mesh.models / "video" / f"{BROKEN}-{fault}"
@@ -274,8 +379,8 @@ async def test_metrics_count_candidates_executions_and_items(mesh, stub):
     for name in (
         'recmesh_scoring_candidates_total{rung="scorer",scenario="video"}',
         'recmesh_scoring_inference_seconds_count{part="scorer",scenario="video"}',
-        'recmesh_scoring_items_count{scenario="video"}',
-        f'recmesh_scoring_bundle_info{{model_version="{FIRST}",scenario="video"}} 1.0',
+        f'recmesh_scoring_items_count{{model_version="{FIRST}",scenario="video"}}',
+        f'recmesh_scoring_bundle_info{{model_version="{FIRST}",role="current",scenario="video"}} 1.0',
     ):
         assert name in page
 

@@ -213,7 +213,7 @@ async def test_two_versions_stand_beside_each_other_and_leftovers_are_withdrawn(
         answer = await server.pool(one).infer("item_encoder", feed)
         expected = await OrtPool(one.triton_path).infer("item_encoder", feed)
         np.testing.assert_allclose(answer["vector"], expected["vector"], atol=1e-4)
-    await server.withdraw_others(keep="v2")
+    await server.withdraw_others(keep=["v2"])
     assert await server.ready(other)
     assert not await server.ready(bundle)
     assert bundle.triton_path.is_dir()

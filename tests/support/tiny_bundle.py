@@ -64,12 +64,14 @@ def make_tiny_bundle(
     with_reranker: bool = True,
     history_length: int = 16,
     seed: int = 0,
+    calibration_offset: float = -0.2,
     current: bool = True,
     split: dict[str, object] | None = None,
 ) -> Bundle:
     """Write models_folder/<scenario>/<version>, sealed, and point CURRENT to it unless `current` is false.
 
-    `seed` changes the word embeddings and so every prediction. `split`: what the manifest says of it.
+    `seed` changes the word embeddings and so every prediction; `calibration_offset` the probabilities alone, as an
+    update that leaves the item encoder as it was. `split`: what the manifest says of it.
     """
     folder = models_folder / scenario / version
     folder.mkdir(parents=True)
@@ -87,7 +89,7 @@ def make_tiny_bundle(
         metrics=[],
         tasks=list(tasks),
         rating_range=(1.0, 5.0) if "rating" in tasks else None,
-        calibration={task: Calibration(scale=0.9, offset=-0.2) for task in tasks},
+        calibration={task: Calibration(scale=0.9, offset=calibration_offset) for task in tasks},
         vector_dimension=dimension,
         history_length=history_length,
         history_events=history_length,

@@ -34,9 +34,11 @@ class Scoring:
         self.version = version
         self.failures = list(failures)
         self.asked = []
+        self.asked_versions = set()
 
-    async def __call__(self, changes):
+    async def __call__(self, changes, model_version):
         self.asked.append([one.item_id for one in changes])
+        self.asked_versions.add(model_version)
         if self.failures:
             raise self.failures.pop(0)
         return Embedded(np.eye(8, dtype=np.float32)[[0] * len(changes)], self.version)
@@ -58,6 +60,7 @@ async def test_items_as_in_the_bundle_need_no_vector(retriever):
     assert new_items.offset == 21
     await run(new_items, lambda: "fresh" in retriever.catalogue.row_of)
     assert scoring.asked == [["fresh"]]
+    assert scoring.asked_versions == {retriever.manifest.model_version}
 
 
 async def test_a_known_item_with_a_new_text_gets_a_new_vector(retriever):

@@ -10,8 +10,8 @@ from services.candidate.metrics import CandidateMetrics
 from services.candidate.new_items import Embedded, ItemChange
 from services.candidate.scenario_state import EventBatch, ItemBatch, ScenarioState, watch_bundles
 from services.model.text import ItemFields
-from services.runtime.bundle import set_current_version
-from services.runtime.errors import NotReadyError
+from services.runtime.bundle import serve_versions, set_current_version, set_variants
+from services.runtime.errors import NotFoundError, NotReadyError
 from services.runtime.health import Health
 from services.runtime.metrics import new_registry
 from services.runtime.scenario import Scenario
@@ -38,8 +38,8 @@ class Streams:
         self.events = []
         self.items = []
         self.item_streams = 0
-        self.version = ""
         self.asked_events = []
+        self.embedded_by = set()
 
     async def tail_events(self, after_offset, last_record_count):
         self.asked_events.append((after_offset, last_record_count))
@@ -53,8 +53,9 @@ class Streams:
             yield batch
         await asyncio.Event().wait()
 
-    async def embed(self, changes):
-        return Embedded(np.ones((len(changes), 8), dtype=np.float32), self.version)
+    async def embed(self, changes, model_version):
+        self.embedded_by.add(model_version)
+        return Embedded(np.ones((len(changes), 8), dtype=np.float32), model_version)
 
 
 @pytest.fixture
@@ -65,7 +66,10 @@ def streams():
 @pytest.fixture
 def state(tmp_path, streams):
     scenario = Scenario("video", HEAD, "file")
-    return ScenarioState(scenario, tmp_path, IndexSettings(), streams, CandidateMetrics(new_registry()))
+    registry = new_registry()
+    state = ScenarioState(scenario, tmp_path, IndexSettings(), streams, CandidateMetrics(registry))
+    state.registry = registry
+    return state
 
 
 async def until(ready):
@@ -75,20 +79,20 @@ async def until(ready):
 
 
 def top(state, n=3):
-    return state.retriever.retrieve(None, [], [], n, [], [], {}).item_ids
+    return state.versions.find("").retrieve(None, [], [], n, [], [], {}).item_ids
 
 
 async def test_no_bundle_yet_then_the_current_one_then_the_next(tmp_path, state):
     assert not await state.load_if_changed()
     with pytest.raises(NotReadyError, match="recmesh adapt video"):
-        _ = state.retriever
+        state.versions.find("")
     make_tiny_bundle(tmp_path, items=10, version="v1")
     assert await state.load_if_changed()
     assert not await state.load_if_changed()
-    state.retriever.retire(["i0"])
+    state.versions.find("").retire(["i0"])
     make_tiny_bundle(tmp_path, items=20, version="v2")
     assert await state.load_if_changed()
-    assert state.retriever.manifest.model_version == "v2"
+    assert state.versions.find("").manifest.model_version == "v2"
     # What was retired stays away before the new bundle has read the catalogue's changes.
     assert top(state, 1) == ["i1"]
 
@@ -102,7 +106,7 @@ async def test_a_broken_bundle_leaves_the_old_one_and_is_not_read_again_at_once(
     monkeypatch.setattr(state, "_open", opened.append)
     assert not await state.load_if_changed()
     assert opened == []
-    assert state.retriever.manifest.model_version == "v1"
+    assert state.versions.find("").manifest.model_version == "v1"
 
 
 async def test_events_of_the_right_kind_make_items_popular(tmp_path, state, streams):
@@ -127,9 +131,8 @@ async def test_every_bundle_reads_the_catalogue_from_the_start(tmp_path, state, 
     task = asyncio.create_task(state.tail_items())
     for version in ("v1", "v2"):
         make_tiny_bundle(tmp_path, items=10, version=version)
-        streams.version = version
         await state.load_if_changed()
-        catalogue = state.retriever.catalogue
+        catalogue = state.versions.find("").catalogue
         await until(lambda c=catalogue: "fresh" in c.row_of and c.retired[c.row_of["i1"]])
     assert streams.item_streams == 2
     task.cancel()
@@ -146,3 +149,77 @@ async def test_one_scenario_without_a_bundle_does_not_keep_the_process_from_serv
     make_tiny_bundle(tmp_path, "video", items=10)
     await until(lambda: health.serving)
     task.cancel()
+
+
+class TestVariants:
+    @pytest.fixture
+    async def both(self, tmp_path, state):
+        """The current version "v1" of 10 items and the variant "v2" of 20."""
+        make_tiny_bundle(tmp_path, items=20, version="v2", current=False)
+        make_tiny_bundle(tmp_path, items=10, version="v1")
+        set_variants(tmp_path, "video", ["v2"])
+        assert await state.load_if_changed()
+        assert await state.load_if_changed()
+        assert not await state.load_if_changed()
+        return state
+
+    async def test_each_answers_by_its_name(self, both):
+        assert both.versions.names == ["v1", "v2"]
+        assert [len(both.versions.find(name).catalogue) for name in ("", "v1", "v2")] == [10, 10, 20]
+        with pytest.raises(NotFoundError, match="model_version: 'v3' is not served"):
+            both.versions.find("v3")
+
+    async def test_a_variant_becomes_current_as_it_is(self, tmp_path, both):
+        variant = both.versions.find("v2")
+        serve_versions(tmp_path, "video", "v2")
+        assert not await both.load_if_changed()
+        assert both.versions.current is variant
+        assert both.versions.names == ["v2"]
+        # A request that began with it ends with it.
+        assert len(both.versions.find("v1").catalogue) == 10
+
+    async def test_a_broken_variant_leaves_the_others(self, tmp_path, both):
+        make_tiny_bundle(tmp_path, items=5, version="v4", current=False)
+        set_variants(tmp_path, "video", ["missing", "v2", "v4"])
+        assert not await both.load_if_changed()
+        assert await both.load_if_changed()
+        assert both.versions.names == ["v1", "v2", "v4"]
+
+    async def test_a_variant_waits_for_the_current_version(self, tmp_path, state):
+        make_tiny_bundle(tmp_path, items=20, version="v2", current=False)
+        set_current_version(tmp_path, "video", "missing")
+        set_variants(tmp_path, "video", ["v2"])
+        for _ in range(3):
+            assert not await state.load_if_changed()
+        assert state.versions.members == []
+
+    async def test_events_and_the_catalogue_reach_every_version(self, tmp_path, both, streams):
+        streams.events = [EventBatch(["i5", "i6", "i5"], [CLICK, CLICK, CLICK], [1, 2, 4], 9)]
+        streams.items = [
+            ItemBatch([ItemChange("fresh", ItemFields(title="silent river"), False, None)], 1),
+            ItemBatch([ItemChange("i1", ItemFields(), True, None)], 2),
+        ]
+        tasks = [asyncio.create_task(both.tail_events()), asyncio.create_task(both.tail_items())]
+        for retriever in both.versions.members:
+            catalogue = retriever.catalogue
+            await until(lambda c=catalogue: "fresh" in c.row_of and c.retired[c.row_of["i1"]])
+            await until(lambda r=retriever: r.retrieve(None, [], [], 2, [], [], {}).item_ids == ["i5", "i6"])
+        assert streams.embedded_by == {"v1", "v2"}
+        # One that goes is followed no longer; one that comes is, from the start.
+        make_tiny_bundle(tmp_path, items=10, version="v3", current=False)
+        set_variants(tmp_path, "video", ["v3"])
+        assert await both.load_if_changed()
+        await until(lambda: "fresh" in both.versions.find("v3").catalogue.row_of)
+        assert streams.item_streams == 3
+        for task in tasks:
+            task.cancel()
+
+    async def test_metrics_show_every_version(self, tmp_path, both):
+        def shown(version, role):
+            labels = {"scenario": "video", "model_version": version, "role": role}
+            return both.registry.get_sample_value("recmesh_candidate_bundle_info", labels)
+
+        assert (shown("v1", "current"), shown("v2", "variant")) == (1, 1)
+        serve_versions(tmp_path, "video", "v2")
+        await both.load_if_changed()
+        assert (shown("v2", "current"), shown("v2", "variant"), shown("v1", "current")) == (1, None, None)

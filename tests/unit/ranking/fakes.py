@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 
 from services.ranking.dependencies import (
+    NOT_SERVED,
     Candidates,
     DependencyError,
     History,
@@ -45,6 +46,9 @@ class FakeCalls:
         self.asked = []
         self.hops = []
         self.versions = {"candidate": VERSION, "scoring": VERSION}
+        self.variants = {"candidate": [], "scoring": []}
+        """Versions that a service serves beside its current one."""
+        self.no_reranker = []
         self.unknown = []
 
     async def _behave(self, method, **details):
@@ -54,6 +58,11 @@ class FakeCalls:
             raise behaviour
         if behaviour != "ok":
             await asyncio.sleep(behaviour)
+
+    def _answering(self, service, model_version):
+        if model_version and model_version not in (self.versions[service], *self.variants[service]):
+            raise DependencyError(service, NOT_SERVED, "as told")
+        return model_version or self.versions[service]
 
     def called(self, method):
         return [details for name, details in self.asked if name == method]
@@ -70,14 +79,21 @@ class FakeCalls:
         await self._behave("get_items", item_ids=list(item_ids))
         return [self.items[item_id] for item_id in item_ids if item_id in self.items]
 
-    async def embed_user(self, history, limit_s):
-        await self._behave("embed_user")
-        return UserVector([1.0, 0.0], self.versions["scoring"])
+    async def embed_user(self, history, model_version, limit_s):
+        await self._behave("embed_user", version=model_version)
+        return UserVector([1.0, 0.0], self._answering("scoring", model_version))
 
-    async def retrieve(self, user_vector, history, count, exclude, include, limit_s):
+    async def retrieve(self, user_vector, history, count, exclude, include, model_version, limit_s):
         await self._behave(
-            "retrieve", vector=user_vector, history=history, count=count, exclude=list(exclude), include=list(include)
+            "retrieve",
+            vector=user_vector,
+            history=history,
+            count=count,
+            exclude=list(exclude),
+            include=list(include),
+            version=model_version,
         )
+        answering = self._answering("candidate", model_version)
         known = [item_id for item_id in include if item_id in self.items]
         others = [item_id for item_id in self.items if item_id not in set(exclude) | set(known)][:count]
         ids = [*known, *others]
@@ -87,12 +103,13 @@ class FakeCalls:
             np.arange(len(ids)) % 2,
             ["vector", "popular"],
             Columns(ids),
-            self.versions["candidate"],
+            answering,
             [item_id for item_id in include if item_id not in self.items],
         )
 
-    async def score(self, user_vector, history, candidates, vector_count, limit_s):
-        await self._behave("score", candidates=candidates, vector_count=vector_count)
+    async def score(self, user_vector, history, candidates, vector_count, model_version, limit_s):
+        await self._behave("score", candidates=candidates, vector_count=vector_count, version=model_version)
+        answering = self._answering("scoring", model_version)
         assert candidates.columns.places == candidates.item_ids
         numbers = np.array([int(item_id[1:]) for item_id in candidates.item_ids])
         C = len(numbers)
@@ -105,14 +122,17 @@ class FakeCalls:
             best,
             vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if len(best) else vectors,
             np.array(self.unknown, dtype=np.int64),
-            self.versions["scoring"],
+            answering,
         )
 
-    async def rerank(self, user_vector, history, candidates, click, limit_s):
-        await self._behave("rerank", candidates=candidates, click=click, limit_s=limit_s)
+    async def rerank(self, user_vector, history, candidates, click, model_version, limit_s):
+        await self._behave("rerank", candidates=candidates, click=click, version=model_version, limit_s=limit_s)
         assert candidates.columns.places == candidates.item_ids
-        return Reranked((1 - click).astype(np.float32), self.versions["scoring"])
+        return Reranked((1 - click).astype(np.float32), self._answering("scoring", model_version))
 
-    async def get_model(self, limit_s):
-        await self._behave("get_model")
-        return ModelInfo(self.versions["scoring"], True, 0.001)
+    async def get_model(self, model_version, limit_s):
+        await self._behave("get_model", version=model_version)
+        answering = self._answering("scoring", model_version)
+        return ModelInfo(
+            answering, answering not in self.no_reranker, 0.001, (self.versions["scoring"], *self.variants["scoring"])
+        )

@@ -18,7 +18,7 @@ from recmesh.scoring.v1 import scoring_service_pb2_grpc as scoring_grpc
 from recmesh.type.v1.feature_column_pb2 import FeatureColumn
 from recmesh.type.v1.history_pb2 import History as HistoryMessage
 from services.ranking.clients import GrpcCalls, Stubs
-from services.ranking.dependencies import DependencyError, History, UserVector
+from services.ranking.dependencies import NOT_SERVED, DependencyError, History, UserVector
 from services.ranking.metrics import RankingMetrics
 from services.runtime.errors import InvalidFieldError, NotReadyError
 from services.runtime.metrics import new_registry
@@ -32,7 +32,7 @@ class Server(
     scoring_grpc.ScoringServiceServicer,
     feedback_grpc.FeedbackServiceServicer,
 ):
-    """Answers every method with `answer`: a message, a status to abort with, or seconds to sleep."""
+    """Answers every method with `answer`: a message, a status (with details) to abort with, or seconds to sleep."""
 
     def __init__(self):
         self.answer = None
@@ -42,6 +42,8 @@ class Server(
         self.request = request
         if isinstance(self.answer, grpc.StatusCode):
             await context.abort(self.answer, "as told")
+        if isinstance(self.answer, tuple):
+            await context.abort(*self.answer)
         if isinstance(self.answer, float):
             await asyncio.sleep(self.answer)
         return self.answer
@@ -90,7 +92,7 @@ def retrieved(**fields):
 
 async def candidates_of(server, calls):
     server.answer = retrieved()
-    return await calls.retrieve(VECTOR, HISTORY, 2, (), (), 5)
+    return await calls.retrieve(VECTOR, HISTORY, 2, (), (), "", 5)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ async def test_no_time_left_is_too_slow_without_a_call(server, calls):
 async def test_nonsense_candidates_are_garbage(server, calls, answer):
     server.answer = answer
     with pytest.raises(DependencyError) as caught:
-        await calls.retrieve(None, History(), 2, (), (), 5)
+        await calls.retrieve(None, History(), 2, (), (), "", 5)
     assert caught.value.kind == "garbage"
 
 
@@ -154,7 +156,7 @@ async def test_nonsense_predictions_are_garbage(server, calls, fields):
     candidates = await candidates_of(server, calls)
     server.answer = scoring_pb.ScoreCandidatesResponse(**{"click_probabilities": [0.5, 0.4], **fields})
     with pytest.raises(DependencyError) as caught:
-        await calls.score(VECTOR, HISTORY, candidates, 2, 5)
+        await calls.score(VECTOR, HISTORY, candidates, 2, "", 5)
     assert caught.value.kind == "garbage"
 
 
@@ -162,10 +164,10 @@ async def test_other_nonsense(server, calls):
     candidates = await candidates_of(server, calls)
     server.answer = scoring_pb.ScoreCandidatesResponse(click_probabilities=[0.5])
     with pytest.raises(DependencyError, match="1 click probabilities for 2"):
-        await calls.rerank(VECTOR, HISTORY, candidates, np.array([0.5, 0.4]), 5)
+        await calls.rerank(VECTOR, HISTORY, candidates, np.array([0.5, 0.4]), "", 5)
     server.answer = scoring_pb.EmbedUserResponse(user_vector=[NAN])
     with pytest.raises(DependencyError, match="not finite"):
-        await calls.embed_user(HISTORY, 5)
+        await calls.embed_user(HISTORY, "", 5)
     server.answer = feature_pb.GetUserFeaturesResponse(history=HistoryMessage(item_ids=["a"]))
     with pytest.raises(DependencyError, match="1 items but 0 kinds"):
         await calls.get_user("anna", 1, 5)
@@ -178,14 +180,14 @@ async def test_what_one_service_answers_travels_on_to_the_next(server, calls):
     server.answer = scoring_pb.ScoreCandidatesResponse(
         click_probabilities=[0.5, 0.25], vector_indexes=[1], vectors=[0, 1], unknown_indexes=[0, 7]
     )
-    predictions = await calls.score(VECTOR, HISTORY, candidates, 2, 5)
+    predictions = await calls.score(VECTOR, HISTORY, candidates, 2, "", 5)
     assert [(column.name, list(column.values)) for column in server.request.columns] == [("cf", [1, 2])]
     assert predictions.tasks["click"].tolist() == [0.5, 0.25]
     assert (predictions.vectors.tolist(), predictions.vector_indexes.tolist()) == ([[0, 1]], [1])
     assert (predictions.attended.tolist(), predictions.unknown_indexes.tolist()) == ([-1, -1], [0])
     best = candidates.select(np.array([1, 0]))
     assert best.scores.tolist() == [0.5, 1]
-    await calls.rerank(VECTOR, HISTORY, best, predictions.tasks["click"][[1, 0]], 5)
+    await calls.rerank(VECTOR, HISTORY, best, predictions.tasks["click"][[1, 0]], "", 5)
     columns = {column.name: list(column.values) for column in server.request.columns}
     assert columns == {"cf": [2, 1], "click_probability": [0.25, 0.5]}
     assert list(server.request.item_ids) == ["b", "a"]
@@ -209,3 +211,36 @@ async def test_impressions_wait_unless_they_will_never_be_taken(server, answer, 
     server.answer = feedback_pb.RecordImpressionsResponse()
     await server.stubs.record_impressions([body])
     assert server.request.impressions[0].request_id == "r-1"
+
+
+async def test_the_version_travels_with_every_call_that_takes_one(server, calls):
+    server.answer = retrieved(model_version="v2")
+    candidates = await calls.retrieve(VECTOR, HISTORY, 2, (), (), "v2", 5)
+    assert server.request.model_version == "v2"
+    server.answer = scoring_pb.EmbedUserResponse(model_version="v2")
+    await calls.embed_user(HISTORY, "v2", 5)
+    assert server.request.model_version == "v2"
+    server.answer = scoring_pb.ScoreCandidatesResponse(click_probabilities=[0.5, 0.25], model_version="v2")
+    await calls.score(VECTOR, HISTORY, candidates, 2, "v2", 5)
+    assert server.request.model_version == "v2"
+    await calls.rerank(VECTOR, HISTORY, candidates, np.array([0.5, 0.4]), "v2", 5)
+    assert server.request.model_version == "v2"
+    server.answer = scoring_pb.GetModelInfoResponse(model_version="v2", served_versions=["v1", "v2"])
+    assert (await calls.get_model("v2", 5)).served_versions == ("v1", "v2")
+    assert server.request.model_version == "v2"
+
+
+async def test_a_version_that_is_not_served_has_its_kind_however_it_is_said(server, calls):
+    server.answer = (grpc.StatusCode.NOT_FOUND, "model_version: 'v2' is not served; send one of v1")
+    with pytest.raises(DependencyError) as caught:
+        await calls.embed_user(HISTORY, "v2", 5)
+    assert caught.value.kind == NOT_SERVED
+    # A service of an earlier release does not read the field.
+    server.answer = scoring_pb.EmbedUserResponse(model_version="v1")
+    with pytest.raises(DependencyError, match="answers with 'v1'") as caught:
+        await calls.embed_user(HISTORY, "v2", 5)
+    assert caught.value.kind == NOT_SERVED
+    server.answer = (grpc.StatusCode.NOT_FOUND, "scenario: 'video' is not configured here")
+    with pytest.raises(DependencyError) as caught:
+        await calls.embed_user(HISTORY, "v2", 5)
+    assert caught.value.kind == "failed"

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from services.ranking.config import RankingSettings
-from services.ranking.dependencies import ItemInfo, Rung
+from services.ranking.dependencies import DependencyError, ItemInfo, Rung
 from services.ranking.filters import ItemFilter
 from services.ranking.pipeline import Pipeline, RecommendAsk
 from services.ranking.upkeep import refresh
@@ -158,7 +158,7 @@ async def test_no_time_at_all_is_answered_from_what_is_kept():
 async def test_the_reranker_runs_only_if_it_is_expected_to_be_done_in_time():
     calls = FakeCalls()
     pipeline = await ready(calls, deadline_ms=1000)
-    pipeline.ladder._reranker_time.add(30.0)
+    pipeline.ladder._reranker_times[VERSION].add(30.0)
     page = await recommend(pipeline, calls)
     assert (page.rung, page.reasons) == (Rung.SCORER, ["reranker_does_not_fit"])
     assert not calls.called("rerank")
@@ -191,7 +191,7 @@ async def test_a_history_that_the_model_does_not_know():
     calls = FakeCalls()
     pipeline = await ready(calls)
 
-    async def embed_user(history, limit_s):
+    async def embed_user(history, model_version, limit_s):
         return type("Vector", (), {"values": [], "model_version": VERSION})()
 
     calls.embed_user = embed_user
@@ -374,3 +374,93 @@ async def test_what_is_kept_survives_a_failed_refresh():
     assert await refresh(pipeline.ladder, calls)
     assert (pipeline.ladder.popular, pipeline.ladder.model) == (popular, model)
     assert not await refresh(make().ladder, calls)
+
+
+class TestModelVersion:
+    """Answers by another version than the current one."""
+
+    @staticmethod
+    def serving(*services):
+        calls = FakeCalls()
+        for service in services:
+            calls.variants[service].append("v2")
+        return calls
+
+    @staticmethod
+    def versions_asked(calls):
+        return {details["version"] for _, details in calls.asked if "version" in details}
+
+    async def test_every_call_asks_for_it(self):
+        calls = self.serving("scoring", "candidate")
+        page = await recommend(await ready(calls), calls, model_version="v2")
+        assert (page.rung, page.reasons, page.model_version) == (Rung.RERANKER, [], "v2")
+        assert self.versions_asked(calls) == {"v2"}
+        ordered = await (await ready(calls)).rank_items("anna", ["i1", "i2"], Rung.SCORER, calls, 10, "v2")
+        assert (ordered.model_version, ordered.reasons) == ("v2", [])
+        explained = await (await ready(calls)).explain("anna", "i9", calls, 10, "v2")
+        assert explained.model_version == "v2"
+
+    @pytest.mark.parametrize("services", [(), ("scoring",), ("candidate",)], ids=["nowhere", "scoring", "candidate"])
+    @pytest.mark.parametrize("history", [("i1", "i2"), ()], ids=["known user", "unknown user"])
+    async def test_where_it_is_not_served_the_current_one_answers(self, services, history):
+        calls = FakeCalls(history=history)
+        for service in services:
+            calls.variants[service].append("v2")
+        page = await recommend(await ready(calls), calls, model_version="v2")
+        assert page.items
+        if services == ("candidate",) and not history:
+            # Without a history nothing but retrieval is asked.
+            assert (page.reasons, page.model_version) == (["user_unknown"], "v2")
+            return
+        reasons = ["model_version_not_served"] if history else ["user_unknown", "model_version_not_served"]
+        assert (page.reasons, page.model_version) == (reasons, VERSION)
+        assert page.rung == (Rung.RERANKER if history else Rung.POPULAR)
+
+    @pytest.mark.parametrize("at", ["score", "rerank"])
+    async def test_one_that_leaves_within_a_request_is_answered_by_the_current_one_alone(self, at):
+        calls = self.serving("scoring", "candidate")
+        pipeline = await ready(calls)
+        plain = getattr(calls, at)
+
+        async def leaves(*arguments):
+            calls.variants["scoring"].clear()
+            return await plain(*arguments)
+
+        setattr(calls, at, leaves)
+        page = await recommend(pipeline, calls, model_version="v2")
+        assert (page.rung, page.reasons) == (Rung.RERANKER, ["model_version_not_served"])
+        assert page.model_version == VERSION
+
+    async def test_another_failure_is_not_taken_for_it(self):
+        calls = self.serving("scoring", "candidate")
+        pipeline = await ready(calls)
+        calls.down("score")
+        page = await recommend(pipeline, calls, model_version="v2")
+        assert (page.rung, page.reasons, page.model_version) == (Rung.RETRIEVAL, ["scoring_unavailable"], "v2")
+
+    async def test_the_reranker_is_judged_by_version(self):
+        calls = self.serving("scoring", "candidate")
+        calls.no_reranker = ["v2"]
+        pipeline = make(deadline_ms=1000)
+        await refresh(pipeline.ladder, calls)
+        assert (await recommend(pipeline, calls, model_version="v2")).rung == Rung.SCORER
+        assert (await recommend(pipeline, calls)).rung == Rung.RERANKER
+        calls.no_reranker = []
+        await refresh(pipeline.ladder, calls)
+        pipeline.ladder._reranker_times["v2"].add(30.0)
+        assert (await recommend(pipeline, calls, model_version="v2")).reasons == ["reranker_does_not_fit"]
+        assert (await recommend(pipeline, calls)).rung == Rung.RERANKER
+
+    async def test_a_variant_that_does_not_say_what_it_is_does_not_hide_the_current_one(self):
+        calls = self.serving("scoring")
+        plain = calls.get_model
+
+        async def current_only(model_version, limit_s):
+            if model_version:
+                raise DependencyError("scoring", "too_slow", "late")
+            return await plain(model_version, limit_s)
+
+        calls.get_model = current_only
+        pipeline = make()
+        assert await refresh(pipeline.ladder, calls)
+        assert pipeline.ladder.model.served_versions == (VERSION, "v2")

@@ -1,13 +1,21 @@
+import os
+
 import pytest
 
 from services.runtime.bundle import (
+    VARIANTS,
     BaseModelInfo,
     Manifest,
     current_version,
+    model_versions,
     open_bundle,
     open_current_bundle,
+    open_version,
     seal_bundle,
+    serve_versions,
+    served_versions,
     set_current_version,
+    set_variants,
 )
 from services.runtime.errors import SetupError
 
@@ -72,3 +80,43 @@ def test_current_points_to_one_version(sealed, tmp_path):
     set_current_version(tmp_path, "video", "v1")
     assert current_version(tmp_path, "video") == "v1"
     assert open_current_bundle(tmp_path, "video") == sealed
+
+
+class TestServedVersions:
+    @pytest.fixture
+    def models(self, tmp_path):
+        (tmp_path / "video").mkdir()
+        return tmp_path
+
+    def test_the_current_one_comes_first_and_each_once(self, models):
+        assert served_versions(models, "video") == []
+        set_variants(models, "video", ["v2"])
+        assert served_versions(models, "video") == []  # nothing to serve beside
+        set_current_version(models, "video", "v1")
+        assert served_versions(models, "video") == ["v1", "v2"]
+        (models / "video" / VARIANTS).write_text("v3\n\n v1 \nv2\nv3\n")
+        assert served_versions(models, "video") == ["v1", "v3", "v2"]
+        set_variants(models, "video", [])
+        assert served_versions(models, "video") == ["v1"]
+
+    def test_what_serves_before_and_after_is_named_at_every_moment(self, models, monkeypatch):
+        serve_versions(models, "video", "v1", ["v2", "v3"])
+        seen = []
+        replace = os.replace
+
+        def watched(*arguments):
+            replace(*arguments)
+            seen.append(served_versions(models, "video"))
+
+        monkeypatch.setattr("services.runtime.bundle.os.replace", watched)
+        serve_versions(models, "video", "v2", ["v1", "v2"])
+        assert all({"v1", "v2"} <= set(named) for named in seen)
+        assert served_versions(models, "video") == ["v2", "v1"]
+
+
+def test_a_version_in_a_folder_of_another_name_is_refused(sealed, tmp_path):
+    with pytest.raises(SetupError, match="holds version 20260101-000000-abcdef"):
+        open_version(tmp_path, "video", "v1")
+    right = sealed.path.rename(sealed.path.with_name("20260101-000000-abcdef"))
+    assert open_version(tmp_path, "video", right.name).path == right
+    assert model_versions(tmp_path, "video") == [right.name]

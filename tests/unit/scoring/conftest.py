@@ -30,10 +30,11 @@ class FakeTriton:
         return bundle.manifest.model_version in self.loaded
 
     async def withdraw(self, version):
-        self.loaded.remove(version)
+        if version in self.loaded:
+            self.loaded.remove(version)
 
     async def withdraw_others(self, keep):
-        self.loaded = [version for version in self.loaded if version == keep]
+        self.loaded = [version for version in self.loaded if version in keep]
 
 
 @pytest.fixture

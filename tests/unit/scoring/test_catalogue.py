@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from recmesh.feature.v1 import feature_service_pb2 as feature_pb
 from recmesh.type.v1 import item_pb2
-from services.runtime.bundle import set_current_version
+from services.runtime.bundle import set_current_version, set_variants
 from services.runtime.errors import NotReadyError
 from services.runtime.health import Health
 from services.scoring import catalogue as catalogue_module
@@ -54,7 +54,7 @@ class Running:
     @asynccontextmanager
     async def running(self):
         tasks = [asyncio.create_task(self.serving.run()), asyncio.create_task(self.catalogue.run())]
-        await self.serving.next_model(None)
+        await self.serving.versions.next_members([])
         yield self
         for task in tasks:
             task.cancel()
@@ -130,3 +130,15 @@ async def test_a_new_model_learns_the_whole_catalogue(mesh):
         set_current_version(mesh.models, "video", "v2")
         await until(lambda: mesh.serving.model.version == "v2" and mesh.knows("new"))
         assert mesh.feature.opened_after == [0, 0]
+
+
+async def test_a_variant_learns_the_catalogue_too(mesh):
+    mesh.feature.add("new", "old moon")
+    async with mesh.running():
+        await until(lambda: mesh.knows("new"))
+        set_variants(mesh.models, "video", ["v2"])
+        await until(lambda: len(mesh.serving.versions.members) == 2)
+        variant = mesh.serving.versions.find("v2")
+        await until(lambda: variant.items.rows(["new"])[0] != UNKNOWN)
+        mesh.feature.add("later", "wild sun")
+        await until(lambda: mesh.knows("later") and variant.items.rows(["later"])[0] != UNKNOWN)

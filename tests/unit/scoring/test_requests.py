@@ -1,6 +1,7 @@
 """Every RPC over a real gRPC server: malformed requests, errors of the pool, good answers. Triton is a fake."""
 
 import math
+import shutil
 import time
 
 import grpc
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from recmesh.scoring.v1 import scoring_service_pb2 as pb
 from recmesh.scoring.v1 import scoring_service_pb2_grpc
 from recmesh.type.v1 import feature_column_pb2, history_pb2, item_pb2, rung_pb2
+from services.runtime.bundle import set_variants
 from services.runtime.errors import DeadlineError, NotReadyError, OverloadedError
 from services.runtime.health import Health
 from services.runtime.server import ContextInterceptor
@@ -34,7 +36,9 @@ class Running:
         self.serving = Serving("video", models, triton, ScoringSettings(max_in_flight_calls=4), metrics, health)
 
     async def __aenter__(self):
-        await self.serving._follow_current()
+        # The current version first, then what serves beside it.
+        await self.serving._follow()
+        await self.serving._follow()
         self.server = grpc.aio.server(interceptors=[ErrorInterceptor(), ContextInterceptor()])
         scoring_service_pb2_grpc.add_ScoringServiceServicer_to_server(ScoringServicer(self.serving), self.server)
         port = self.server.add_insecure_port("127.0.0.1:0")
@@ -275,3 +279,48 @@ async def test_before_a_model_is_loaded_calls_are_told_to_come_back(triton, tmp_
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await running.stub.GetModelInfo(pb.GetModelInfoRequest(scenario="video"))
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_version_is_asked_by_name(triton, models, tmp_path):
+    shutil.copytree(models, tmp_path / "models")
+    set_variants(tmp_path / "models", "video", ["v2"])
+    async with Running(triton, tmp_path / "models") as running:
+        info = await running.stub.GetModelInfo(pb.GetModelInfoRequest(scenario="video"))
+        assert (info.model_version, list(info.served_versions)) == ("v1", ["v1", "v2"])
+        answers = []
+        for version in ("", "v1", "v2"):
+            request = pb.EmbedUserRequest(scenario="video", history=history(), model_version=version)
+            user = await running.stub.EmbedUser(request)
+            request = score_request(user_vector=user.user_vector, model_version=version)
+            scored = await running.stub.ScoreCandidates(request)
+            item = item_pb2.Item(item_id="new", title="old moon")
+            request = pb.EmbedItemsRequest(scenario="video", items=[item], model_version=version)
+            embedded = await running.stub.EmbedItems(request)
+            request = pb.GetModelInfoRequest(scenario="video", model_version=version)
+            info = await running.stub.GetModelInfo(request)
+            assert {one.model_version for one in (user, scored, embedded, info)} == {version or "v1"}
+            assert list(info.served_versions) == ["v1", "v2"]
+            answers.append((list(user.user_vector), list(scored.click_probabilities), list(embedded.vectors)))
+        assert answers[0] == answers[1]
+        assert all(one != other for one, other in zip(answers[1], answers[2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("EmbedUser", pb.EmbedUserRequest(scenario="video")),
+        ("ScoreCandidates", None),
+        ("EmbedItems", pb.EmbedItemsRequest(scenario="video", items=[item_pb2.Item(item_id="a", title="b")])),
+        ("GetModelInfo", pb.GetModelInfoRequest(scenario="video")),
+    ],
+)
+@pytest.mark.parametrize(("version", "code"), [("v9", NOT_FOUND), ("x" * 129, INVALID), ("v\n1", INVALID)])
+async def test_a_version_that_is_not_served_is_named(running, method, request_, version, code):
+    request = type(request_)() if request_ is not None else score_request()
+    if request_ is not None:
+        request.CopyFrom(request_)
+    request.model_version = version
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await getattr(running.stub, method)(request)
+    assert caught.value.code() is code
+    assert caught.value.details().startswith("model_version: ")

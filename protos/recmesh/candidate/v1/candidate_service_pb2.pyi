@@ -9,20 +9,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RetrieveCandidatesRequest(_message.Message):
-    __slots__ = ("scenario", "user_vector", "history", "candidate_count", "exclude_item_ids", "include_item_ids")
+    __slots__ = ("scenario", "user_vector", "history", "candidate_count", "exclude_item_ids", "include_item_ids", "model_version")
     SCENARIO_FIELD_NUMBER: _ClassVar[int]
     USER_VECTOR_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_COUNT_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     scenario: str
     user_vector: _containers.RepeatedScalarFieldContainer[float]
     history: _history_pb2.History
     candidate_count: int
     exclude_item_ids: _containers.RepeatedScalarFieldContainer[str]
     include_item_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, scenario: _Optional[str] = ..., user_vector: _Optional[_Iterable[float]] = ..., history: _Optional[_Union[_history_pb2.History, _Mapping]] = ..., candidate_count: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., include_item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    model_version: str
+    def __init__(self, scenario: _Optional[str] = ..., user_vector: _Optional[_Iterable[float]] = ..., history: _Optional[_Union[_history_pb2.History, _Mapping]] = ..., candidate_count: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., include_item_ids: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class RetrieveCandidatesResponse(_message.Message):
     __slots__ = ("item_ids", "scores", "source_indexes", "source_names", "columns", "model_version", "unknown_item_ids")
@@ -43,10 +45,12 @@ class RetrieveCandidatesResponse(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., source_indexes: _Optional[_Iterable[int]] = ..., source_names: _Optional[_Iterable[str]] = ..., columns: _Optional[_Iterable[_Union[_feature_column_pb2.FeatureColumn, _Mapping]]] = ..., model_version: _Optional[str] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListSourcesRequest(_message.Message):
-    __slots__ = ("scenario",)
+    __slots__ = ("scenario", "model_version")
     SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     scenario: str
-    def __init__(self, scenario: _Optional[str] = ...) -> None: ...
+    model_version: str
+    def __init__(self, scenario: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class ListSourcesResponse(_message.Message):
     __slots__ = ("sources",)

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("scenario", "user_id", "page_size", "request_id", "filter", "candidate_count", "max_rung", "skip_impression", "include_hops")
+    __slots__ = ("scenario", "user_id", "page_size", "request_id", "filter", "candidate_count", "max_rung", "skip_impression", "include_hops", "model_version")
     SCENARIO_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class RecommendRequest(_message.Message):
     MAX_RUNG_FIELD_NUMBER: _ClassVar[int]
     SKIP_IMPRESSION_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_HOPS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     scenario: str
     user_id: str
     page_size: int
@@ -27,7 +28,8 @@ class RecommendRequest(_message.Message):
     max_rung: _rung_pb2.Rung
     skip_impression: bool
     include_hops: bool
-    def __init__(self, scenario: _Optional[str] = ..., user_id: _Optional[str] = ..., page_size: _Optional[int] = ..., request_id: _Optional[str] = ..., filter: _Optional[_Union[ItemFilter, _Mapping]] = ..., candidate_count: _Optional[int] = ..., max_rung: _Optional[_Union[_rung_pb2.Rung, str]] = ..., skip_impression: _Optional[bool] = ..., include_hops: _Optional[bool] = ...) -> None: ...
+    model_version: str
+    def __init__(self, scenario: _Optional[str] = ..., user_id: _Optional[str] = ..., page_size: _Optional[int] = ..., request_id: _Optional[str] = ..., filter: _Optional[_Union[ItemFilter, _Mapping]] = ..., candidate_count: _Optional[int] = ..., max_rung: _Optional[_Union[_rung_pb2.Rung, str]] = ..., skip_impression: _Optional[bool] = ..., include_hops: _Optional[bool] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class ItemFilter(_message.Message):
     __slots__ = ("include_item_ids", "exclude_item_ids", "categories", "exclude_categories", "attributes", "min_price", "max_price", "published_after_ms", "allow_seen")
@@ -115,16 +117,18 @@ class Hop(_message.Message):
     def __init__(self, name: _Optional[str] = ..., duration_us: _Optional[int] = ..., request_bytes: _Optional[int] = ..., response_bytes: _Optional[int] = ...) -> None: ...
 
 class RankItemsRequest(_message.Message):
-    __slots__ = ("scenario", "user_id", "item_ids", "max_rung")
+    __slots__ = ("scenario", "user_id", "item_ids", "max_rung", "model_version")
     SCENARIO_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     MAX_RUNG_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     scenario: str
     user_id: str
     item_ids: _containers.RepeatedScalarFieldContainer[str]
     max_rung: _rung_pb2.Rung
-    def __init__(self, scenario: _Optional[str] = ..., user_id: _Optional[str] = ..., item_ids: _Optional[_Iterable[str]] = ..., max_rung: _Optional[_Union[_rung_pb2.Rung, str]] = ...) -> None: ...
+    model_version: str
+    def __init__(self, scenario: _Optional[str] = ..., user_id: _Optional[str] = ..., item_ids: _Optional[_Iterable[str]] = ..., max_rung: _Optional[_Union[_rung_pb2.Rung, str]] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class RankItemsResponse(_message.Message):
     __slots__ = ("item_ids", "scores", "unknown_item_ids", "rung", "degraded_reasons", "model_version")
@@ -143,14 +147,16 @@ class RankItemsResponse(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ..., rung: _Optional[_Union[_rung_pb2.Rung, str]] = ..., degraded_reasons: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class ExplainRecommendationRequest(_message.Message):
-    __slots__ = ("scenario", "user_id", "item_id")
+    __slots__ = ("scenario", "user_id", "item_id", "model_version")
     SCENARIO_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     scenario: str
     user_id: str
     item_id: str
-    def __init__(self, scenario: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ...) -> None: ...
+    model_version: str
+    def __init__(self, scenario: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class ExplainRecommendationResponse(_message.Message):
     __slots__ = ("reason", "contributions", "because_item_id", "because_title", "blocked_by", "score", "model_version")

@@ -28,7 +28,7 @@ from recmesh.type.v1 import item_pb2 as recmesh_dot_type_dot_v1_dot_item__pb2
 from recmesh.type.v1 import rung_pb2 as recmesh_dot_type_dot_v1_dot_rung__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(recmesh/scoring/v1/scoring_service.proto\x12\x12recmesh.scoring.v1\x1a$recmesh/type/v1/feature_column.proto\x1a\x1drecmesh/type/v1/history.proto\x1a\x1arecmesh/type/v1/item.proto\x1a\x1arecmesh/type/v1/rung.proto\"O\n\x10\x45mbedUserRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12)\n\x07history\x18\x02 \x01(\x0b\x32\x18.recmesh.type.v1.History\"?\n\x11\x45mbedUserResponse\x12\x13\n\x0buser_vector\x18\x01 \x03(\x02\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"\xe8\x01\n\x16ScoreCandidatesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x13\n\x0buser_vector\x18\x02 \x03(\x02\x12)\n\x07history\x18\x03 \x01(\x0b\x32\x18.recmesh.type.v1.History\x12\x10\n\x08item_ids\x18\x04 \x03(\t\x12/\n\x07\x63olumns\x18\x05 \x03(\x0b\x32\x1e.recmesh.type.v1.FeatureColumn\x12#\n\x04rung\x18\x06 \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x14\n\x0cvector_count\x18\x07 \x01(\x05\"\x81\x02\n\x17ScoreCandidatesResponse\x12\x1b\n\x13\x63lick_probabilities\x18\x01 \x03(\x02\x12 \n\x18\x63onversion_probabilities\x18\x02 \x03(\x02\x12\x0f\n\x07ratings\x18\x03 \x03(\x02\x12#\n\x04rung\x18\x04 \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x16\n\x0evector_indexes\x18\x06 \x03(\x05\x12\x0f\n\x07vectors\x18\x07 \x03(\x02\x12\x17\n\x0funknown_indexes\x18\x08 \x03(\x05\x12\x18\n\x10\x61ttended_indexes\x18\t \x03(\x05\"K\n\x11\x45mbedItemsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12$\n\x05items\x18\x02 \x03(\x0b\x32\x15.recmesh.type.v1.Item\"V\n\x12\x45mbedItemsResponse\x12\x0f\n\x07vectors\x18\x01 \x03(\x02\x12\x18\n\x10vector_dimension\x18\x02 \x01(\x05\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"\'\n\x13GetModelInfoRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\"\xd0\x02\n\x14GetModelInfoResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x18\n\x10vector_dimension\x18\x03 \x01(\x05\x12\x12\n\nitem_count\x18\x04 \x01(\x03\x12\r\n\x05tasks\x18\x05 \x03(\t\x12\x15\n\rfeature_names\x18\x06 \x03(\t\x12$\n\x05rungs\x18\x07 \x03(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x46\n\x07metrics\x18\x08 \x03(\x0b\x32\x35.recmesh.scoring.v1.GetModelInfoResponse.MetricsEntry\x12\x1b\n\x13reranker_latency_ms\x18\t \x01(\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\x96\x03\n\x0eScoringService\x12X\n\tEmbedUser\x12$.recmesh.scoring.v1.EmbedUserRequest\x1a%.recmesh.scoring.v1.EmbedUserResponse\x12j\n\x0fScoreCandidates\x12*.recmesh.scoring.v1.ScoreCandidatesRequest\x1a+.recmesh.scoring.v1.ScoreCandidatesResponse\x12[\n\nEmbedItems\x12%.recmesh.scoring.v1.EmbedItemsRequest\x1a&.recmesh.scoring.v1.EmbedItemsResponse\x12\x61\n\x0cGetModelInfo\x12\'.recmesh.scoring.v1.GetModelInfoRequest\x1a(.recmesh.scoring.v1.GetModelInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(recmesh/scoring/v1/scoring_service.proto\x12\x12recmesh.scoring.v1\x1a$recmesh/type/v1/feature_column.proto\x1a\x1drecmesh/type/v1/history.proto\x1a\x1arecmesh/type/v1/item.proto\x1a\x1arecmesh/type/v1/rung.proto\"f\n\x10\x45mbedUserRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12)\n\x07history\x18\x02 \x01(\x0b\x32\x18.recmesh.type.v1.History\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"?\n\x11\x45mbedUserResponse\x12\x13\n\x0buser_vector\x18\x01 \x03(\x02\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"\xff\x01\n\x16ScoreCandidatesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x13\n\x0buser_vector\x18\x02 \x03(\x02\x12)\n\x07history\x18\x03 \x01(\x0b\x32\x18.recmesh.type.v1.History\x12\x10\n\x08item_ids\x18\x04 \x03(\t\x12/\n\x07\x63olumns\x18\x05 \x03(\x0b\x32\x1e.recmesh.type.v1.FeatureColumn\x12#\n\x04rung\x18\x06 \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x14\n\x0cvector_count\x18\x07 \x01(\x05\x12\x15\n\rmodel_version\x18\x08 \x01(\t\"\x81\x02\n\x17ScoreCandidatesResponse\x12\x1b\n\x13\x63lick_probabilities\x18\x01 \x03(\x02\x12 \n\x18\x63onversion_probabilities\x18\x02 \x03(\x02\x12\x0f\n\x07ratings\x18\x03 \x03(\x02\x12#\n\x04rung\x18\x04 \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x16\n\x0evector_indexes\x18\x06 \x03(\x05\x12\x0f\n\x07vectors\x18\x07 \x03(\x02\x12\x17\n\x0funknown_indexes\x18\x08 \x03(\x05\x12\x18\n\x10\x61ttended_indexes\x18\t \x03(\x05\"b\n\x11\x45mbedItemsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12$\n\x05items\x18\x02 \x03(\x0b\x32\x15.recmesh.type.v1.Item\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"V\n\x12\x45mbedItemsResponse\x12\x0f\n\x07vectors\x18\x01 \x03(\x02\x12\x18\n\x10vector_dimension\x18\x02 \x01(\x05\x12\x15\n\rmodel_version\x18\x03 \x01(\t\">\n\x13GetModelInfoRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"\xe9\x02\n\x14GetModelInfoResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x18\n\x10vector_dimension\x18\x03 \x01(\x05\x12\x12\n\nitem_count\x18\x04 \x01(\x03\x12\r\n\x05tasks\x18\x05 \x03(\t\x12\x15\n\rfeature_names\x18\x06 \x03(\t\x12$\n\x05rungs\x18\x07 \x03(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x46\n\x07metrics\x18\x08 \x03(\x0b\x32\x35.recmesh.scoring.v1.GetModelInfoResponse.MetricsEntry\x12\x1b\n\x13reranker_latency_ms\x18\t \x01(\x01\x12\x17\n\x0fserved_versions\x18\n \x03(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\x96\x03\n\x0eScoringService\x12X\n\tEmbedUser\x12$.recmesh.scoring.v1.EmbedUserRequest\x1a%.recmesh.scoring.v1.EmbedUserResponse\x12j\n\x0fScoreCandidates\x12*.recmesh.scoring.v1.ScoreCandidatesRequest\x1a+.recmesh.scoring.v1.ScoreCandidatesResponse\x12[\n\nEmbedItems\x12%.recmesh.scoring.v1.EmbedItemsRequest\x1a&.recmesh.scoring.v1.EmbedItemsResponse\x12\x61\n\x0cGetModelInfo\x12\'.recmesh.scoring.v1.GetModelInfoRequest\x1a(.recmesh.scoring.v1.GetModelInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,23 +38,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELINFORESPONSE_METRICSENTRY']._loaded_options = None
   _globals['_GETMODELINFORESPONSE_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_EMBEDUSERREQUEST']._serialized_start=189
-  _globals['_EMBEDUSERREQUEST']._serialized_end=268
-  _globals['_EMBEDUSERRESPONSE']._serialized_start=270
-  _globals['_EMBEDUSERRESPONSE']._serialized_end=333
-  _globals['_SCORECANDIDATESREQUEST']._serialized_start=336
-  _globals['_SCORECANDIDATESREQUEST']._serialized_end=568
-  _globals['_SCORECANDIDATESRESPONSE']._serialized_start=571
-  _globals['_SCORECANDIDATESRESPONSE']._serialized_end=828
-  _globals['_EMBEDITEMSREQUEST']._serialized_start=830
-  _globals['_EMBEDITEMSREQUEST']._serialized_end=905
-  _globals['_EMBEDITEMSRESPONSE']._serialized_start=907
-  _globals['_EMBEDITEMSRESPONSE']._serialized_end=993
-  _globals['_GETMODELINFOREQUEST']._serialized_start=995
-  _globals['_GETMODELINFOREQUEST']._serialized_end=1034
-  _globals['_GETMODELINFORESPONSE']._serialized_start=1037
-  _globals['_GETMODELINFORESPONSE']._serialized_end=1373
-  _globals['_GETMODELINFORESPONSE_METRICSENTRY']._serialized_start=1327
-  _globals['_GETMODELINFORESPONSE_METRICSENTRY']._serialized_end=1373
-  _globals['_SCORINGSERVICE']._serialized_start=1376
-  _globals['_SCORINGSERVICE']._serialized_end=1782
+  _globals['_EMBEDUSERREQUEST']._serialized_end=291
+  _globals['_EMBEDUSERRESPONSE']._serialized_start=293
+  _globals['_EMBEDUSERRESPONSE']._serialized_end=356
+  _globals['_SCORECANDIDATESREQUEST']._serialized_start=359
+  _globals['_SCORECANDIDATESREQUEST']._serialized_end=614
+  _globals['_SCORECANDIDATESRESPONSE']._serialized_start=617
+  _globals['_SCORECANDIDATESRESPONSE']._serialized_end=874
+  _globals['_EMBEDITEMSREQUEST']._serialized_start=876
+  _globals['_EMBEDITEMSREQUEST']._serialized_end=974
+  _globals['_EMBEDITEMSRESPONSE']._serialized_start=976
+  _globals['_EMBEDITEMSRESPONSE']._serialized_end=1062
+  _globals['_GETMODELINFOREQUEST']._serialized_start=1064
+  _globals['_GETMODELINFOREQUEST']._serialized_end=1126
+  _globals['_GETMODELINFORESPONSE']._serialized_start=1129
+  _globals['_GETMODELINFORESPONSE']._serialized_end=1490
+  _globals['_GETMODELINFORESPONSE_METRICSENTRY']._serialized_start=1444
+  _globals['_GETMODELINFORESPONSE_METRICSENTRY']._serialized_end=1490
+  _globals['_SCORINGSERVICE']._serialized_start=1493
+  _globals['_SCORINGSERVICE']._serialized_end=1899
 # @@protoc_insertion_point(module_scope)

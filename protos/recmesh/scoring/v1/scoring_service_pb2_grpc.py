@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ScoringServiceStub:
-    """Predictions of one scenario's model, computed by its Triton pool.
+    """Predictions of one scenario's models, computed by its Triton pool: the current version and those served beside it.
     """
 
     def __init__(self, channel):
@@ -58,7 +58,7 @@ class ScoringServiceStub:
 
 
 class ScoringServiceServicer:
-    """Predictions of one scenario's model, computed by its Triton pool.
+    """Predictions of one scenario's models, computed by its Triton pool: the current version and those served beside it.
     """
 
     def EmbedUser(self, request, context):
@@ -121,7 +121,7 @@ def add_ScoringServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ScoringService:
-    """Predictions of one scenario's model, computed by its Triton pool.
+    """Predictions of one scenario's models, computed by its Triton pool: the current version and those served beside it.
     """
 
     @staticmethod
