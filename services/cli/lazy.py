@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "feedback": ("services.cli.feedback:feedback", "Tell the mesh what a user did."),
     "data": ("services.cli.data:app", "Fetch, import and validate a scenario's tables."),
     "adapt": ("services.cli.adapt:adapt", "Adapt the language model to a scenario; writes a bundle."),
+    "update": ("services.cli.update:update", "Learn from the newest feedback; the language model stays."),
     "tune": ("services.cli.tune:tune", "Search for a scenario's training settings, on validation."),
     "evaluate": ("services.cli.evaluate:evaluate", "Compare a scenario's model with its baselines."),
     "bench": ("services.cli.bench.command:app", "Measure a running mesh against the same model in process."),
