@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from services.cli.client import find_address
 from services.cli.options import DEFAULT_STATE, StateOption
 from services.cli.progress import progress_bars
 from services.cli.scenarios import named_scenario
@@ -20,7 +21,7 @@ from services.runtime.scenario import Scenario
 from services.training.dataset_source import store_tables, tables_folder
 from services.training.importers import FETCHED, IMPORTED, Imported, import_tables
 from services.training.settings.data import DataSettings
-from services.training.tables import SCHEMAS, Problem, validate_file, validate_folder
+from services.training.tables import SCHEMAS, Problem, read_tables, validate_file, validate_folder, write_tables
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 console = Console()
@@ -119,6 +120,28 @@ def validate(
     files = [path] if path.is_file() else [path / f"{name}.parquet" for name in SCHEMAS]
     counts = ", ".join(f"{pq.read_metadata(file).num_rows:,} {file.stem}" for file in files)
     console.print(f"{path}: {counts}; every row is good", soft_wrap=True)
+
+
+@app.command("append")
+def append_(
+    scenario: Annotated[str, typer.Argument(help="Scenario.")],
+    state: StateOption = DEFAULT_STATE,
+    scenario_file: Files = None,
+) -> None:
+    """Put what the running mesh has logged behind the scenario's tables; `recmesh adapt` then learns from it, too."""
+    from services.cli.news import read_news
+    from services.training.online.append import append
+
+    named = named_scenario(scenario, scenario_file)
+    folder = tables_folder(state, scenario)
+    addresses = (find_address(service, state, None) for service in ("feedback", "feature"))
+    appended = append(read_tables(folder, named.head), read_news(scenario, *addresses))
+    write_tables(folder, appended.tables)
+    console.print(
+        f"{folder}: {appended.new_events:,} events, {appended.new_items:,} items and {appended.new_users:,} users "
+        f"appended; {appended.repeated_events:,} events were there, {appended.unknown_items:,} have no item",
+        soft_wrap=True,
+    )
 
 
 def _parse_map(text: str) -> tuple[str, str]:

@@ -263,6 +263,12 @@ def _served(bundle: Bundle, adaptation: Adaptation, options: Options) -> FullMod
 
 def open_dataset(folder: Path, scenario: Scenario, bundle: Bundle) -> Dataset:
     """The scenario's tables. SetupError when the bundle was made from other tables."""
+    updated = bundle.manifest.method.get("update")
+    if updated is not None:
+        raise SetupError(
+            f"{bundle.manifest.model_version} is an update of {updated['of']}, cut at another time than a new "
+            "adaptation; its figures on what came last stand in its manifest (method.update)"
+        )
     dataset = load_dataset(folder, scenario)
     if dataset.fingerprint != bundle.manifest.data_fingerprint:
         raise SetupError(

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("services.cli.data:app", "Fetch, import and validate a scenario's tables."),
     "adapt": ("services.cli.adapt:adapt", "Adapt the language model to a scenario; writes a bundle."),
     "models": ("services.cli.models:app", "List a scenario's model versions, and choose those that serve."),
+    "update": ("services.cli.update:update", "Learn from the newest feedback; the language model stays."),
     "tune": ("services.cli.tune:tune", "Search for a scenario's training settings, on validation."),
     "evaluate": ("services.cli.evaluate:evaluate", "Compare a scenario's model with its baselines."),
     "simulate": (

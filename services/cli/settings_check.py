@@ -13,10 +13,12 @@ from services.scoring.config import ScoringSettings, scoring_settings
 from services.simulation.settings import SimulationSettings
 from services.training.config import TrainingSettings
 from services.training.settings.data import DataSettings
+from services.training.settings.online import OnlineSettings
 
 SECTION_SETTINGS: dict[str, type[Settings]] = {
     "data": DataSettings,
     "training": TrainingSettings,
+    "online": OnlineSettings,
     "feature": FeatureSettings,
     "candidate": CandidateSettings,
     "scoring": ScoringSettings,

@@ -10,6 +10,8 @@ models/<scenario>/<version>/
     index.faiss            inner-product index over item_vectors, ids are rows
     history_<feature>.npz  item-to-item weights of a dense feature, sparse rows: indptr [N+1], indices, weights
     triton/                a Triton model repository: item_encoder, user_encoder, scorer, reranker (optional)
+    trainable.safetensors  weights of the user encoder and the scorer, for an update to go on from
+    text_vectors.npy       float32 [N, D], unit length: what the item encoder says of each text alone
 models/<scenario>/CURRENT  the version to serve
 models/<scenario>/VARIANTS further versions to serve beside it, one a line (optional)
 """
@@ -76,6 +78,36 @@ class HistoryRecency(Settings):
     """An item's weight as a share of that of the item met after it."""
     half_life_hours: float | None = Field(default=None, gt=0)
     """Age before the newest event at which the part of the weight that wears off has halved; none: no such part."""
+
+
+class ItemWeightsFit(Settings):
+    """How the item-to-item weights of a feature were fitted, so that an update can fit them again."""
+
+    value: float
+    """cf: λ; knn: the shrinkage."""
+    popularity_exponent: float
+    """What an item gets is divided by its users in train to the power of this."""
+    window_events: int | None = None
+    """Items go together within windows of so many events; none: within whole histories."""
+    session_gap_hours: float | None = None
+    """Items go together within sessions that such pauses cut, too; none: no sessions."""
+    row_exponent: float = 0.0
+    """How much less two items of a long session say."""
+
+
+class LearningInfo(Settings):
+    """What an update needs to know beside the files (docs/online.md)."""
+
+    data_end_ms: int
+    """Time of the newest event that this version was made of, milliseconds since 1970 UTC."""
+    reference_start_ms: int
+    """The reference queries, to which every later update is held, ask about events from this time on; inclusive."""
+    reference_end_ms: int
+    """And before this time."""
+    reference_share: float = Field(gt=0, le=1)
+    """Share of that period's queries that are reference queries (services/training/online/reference.py)."""
+    item_weights: dict[str, ItemWeightsFit]
+    """By feature that is fitted to events."""
 
 
 class MetricRow(Settings):
@@ -151,6 +183,8 @@ class Manifest(Settings):
     """By dense feature that sums over the newest `history_events` of a history: what an event counts."""
     reranker: RerankerInfo | None = None
     """None: this bundle has no re-ranker."""
+    learning: LearningInfo | None = None
+    """What an update goes on from; none: made before there were updates."""
     files: dict[str, FileInfo] = Field(default_factory=dict)
     """Every other file by relative path."""
 

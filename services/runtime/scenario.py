@@ -26,7 +26,9 @@ EVENT_NUMBERS: dict[str, int] = {
 
 EVENT_NAMES: dict[int, str] = {number: name for name, number in EVENT_NUMBERS.items()}
 
-SECTIONS = ("data", "training", "feature", "candidate", "scoring", "ranking", "feedback", "triton", "simulation")
+SECTIONS = (
+    "data", "training", "online", "feature", "candidate", "scoring", "ranking", "feedback", "triton", "simulation",
+)  # fmt: skip
 """Sections that belong to one component each."""
 
 ITEM_TEXT_COLUMNS = ("title", "description", "categories", "brand", "price", "year")

@@ -10,6 +10,8 @@ from services.runtime.bundle import (
     BaseModelInfo,
     Bundle,
     HistoryRecency,
+    ItemWeightsFit,
+    LearningInfo,
     Manifest,
     MetricRow,
     RerankerInfo,
@@ -21,9 +23,14 @@ from services.training.checkpoints import State, state_key
 from services.training.export_bundle import export_bundle
 from services.training.fusion import PARTS
 from services.training.measure_bundle import calibrate_bundle, calibration_of, evaluate_bundle
+from services.training.online.reference import reference_share
 from services.training.pipeline import Adaptation
 from services.training.reproduce import environment
+from services.training.split import build_queries
 from services.training.unsealed import UnsealedBundle
+
+_FILES_VERSION = 1
+"""How often the files of a bundle have become others without its figures doing so."""
 
 
 def build_bundle(adaptation: Adaptation, models: Path) -> Bundle:
@@ -31,7 +38,8 @@ def build_bundle(adaptation: Adaptation, models: Path) -> Bundle:
     checkpoints = adaptation.checkpoints
     sections = ("item_adaptation", "user_tower", "collaborative", "scorer", "reranker")
     key = state_key([adaptation.key(*sections), adaptation.settings.model_dump(mode="json", exclude={"trackers"})])
-    sealed = checkpoints.result("seal", key)
+    files_key = state_key([key, _FILES_VERSION])
+    sealed = checkpoints.result("seal", files_key)
     if sealed is not None and (models / adaptation.scenario.name / sealed["version"]).is_dir():
         set_current_version(models, adaptation.scenario.name, sealed["version"])
         return open_bundle(models / adaptation.scenario.name / sealed["version"])
@@ -39,7 +47,7 @@ def build_bundle(adaptation: Adaptation, models: Path) -> Bundle:
     unsealed = UnsealedBundle(adaptation, checkpoints.folder / "bundle")
     if not unsealed.folder.is_dir():
         checkpoints.forget("export")
-    decisions = checkpoints.run("export", key, lambda _: export_bundle(unsealed))
+    decisions = checkpoints.run("export", files_key, lambda _: export_bundle(unsealed))
     calibrated = checkpoints.run("calibration", key, lambda _: calibrate_bundle(unsealed))
     evaluated = checkpoints.run(
         "evaluation",
@@ -47,7 +55,7 @@ def build_bundle(adaptation: Adaptation, models: Path) -> Bundle:
         lambda _: evaluate_bundle(unsealed, calibrated),
     )
     bundle = _seal(unsealed, models, decisions, calibrated, evaluated)
-    checkpoints.run("seal", key, lambda _: {"version": bundle.manifest.model_version})
+    checkpoints.run("seal", files_key, lambda _: {"version": bundle.manifest.model_version})
     return bundle
 
 
@@ -104,6 +112,23 @@ def _manifest(unsealed: UnsealedBundle, decisions: State, calibrated: State, eva
             name: HistoryRecency(**asdict(table.recency)) for name, table in adaptation.tables.histories.items()
         },
         reranker=_reranker_info(unsealed, calibrated),
+        learning=_learning_info(adaptation),
+    )
+
+
+def _learning_info(adaptation: Adaptation) -> LearningInfo:
+    dataset, split = adaptation.dataset, adaptation.dataset.split
+    queries = build_queries(dataset.interactions, split, adaptation.tasks, "valid")
+    fits = {name: table.fit for name, table in adaptation.tables.histories.items() if table.fit is not None}
+    return LearningInfo(
+        data_end_ms=int(dataset.interactions.times_ms.max()),
+        reference_start_ms=split.valid_time_ms,
+        reference_end_ms=split.test_time_ms,
+        reference_share=reference_share(len(queries)),
+        item_weights={
+            name: ItemWeightsFit(value=fit.value, popularity_exponent=fit.popularity_exponent, **asdict(fit.cut))
+            for name, fit in fits.items()
+        },
     )
 
 

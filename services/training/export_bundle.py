@@ -23,6 +23,7 @@ from services.training.dataset import tokenise
 from services.training.export import export_part, quantise_where_free
 from services.training.exported import encode_texts
 from services.training.metrics import ndcg_at_10
+from services.training.online.trainable import TEXT_VECTORS, Trainable
 from services.training.unsealed import UnsealedBundle
 
 FloatArray = npt.NDArray[np.float32]
@@ -58,6 +59,8 @@ def _write_tables(bundle: UnsealedBundle) -> None:
         bundle.folder / "items.parquet",
     )
     np.save(bundle.folder / "item_vectors.npy", bundle.item_vectors)
+    np.save(bundle.folder / TEXT_VECTORS, adaptation.text_vectors)
+    Trainable.of(adaptation.towers, adaptation.scorer).save(bundle.folder)
     for name, table in tables.histories.items():
         table.weights.save(bundle.folder / f"history_{name}.npz")
     faiss.write_index(build_index(bundle.item_vectors), str(bundle.folder / "index.faiss"))

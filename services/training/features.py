@@ -4,7 +4,7 @@ Axes: N items, Q queries, F features, W the language model's width, D vector len
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +22,19 @@ from services.model.collaborative import (
     event_counts,
 )
 from services.runtime.scenario import TasksSettings
-from services.training.baselines import DenseRows, train_matrix
+from services.training.baselines import DenseRows, ease_weights, item_knn_weights, train_matrix
 from services.training.checkpoints import State
 from services.training.dataset import Dataset
 from services.training.item_to_item import (
-    DecayedSum,
+    Chosen,
     choose_weights,
     decayed_history,
     families_of_events,
     families_of_texts,
+    less_popular,
 )
 from services.training.progress import Reporter
-from services.training.sessions import session_matrices
+from services.training.sessions import Cut, session_matrices, session_matrix
 from services.training.settings.collaborative import CollaborativeSettings
 from services.training.split import Queries
 
@@ -43,23 +44,36 @@ _RIDGE = 1.0
 
 
 @dataclass(frozen=True)
+class Fit:
+    """How item-to-item weights of events were fitted, so that they can be again on other events."""
+
+    cut: Cut
+    value: float
+    popularity_exponent: float
+
+
+@dataclass(frozen=True)
 class HistoryTable:
     """What a feature sums over a history: item-to-item weights, and what each event counts."""
 
     weights: ItemWeights
     recency: Recency
+    fit: Fit | None = None
+    """None: its weights come from texts."""
 
     def state(self) -> State:
         """As tensors, to be kept."""
         arrays = {field.name: getattr(self.weights, field.name) for field in fields(ItemWeights)}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        return {"recency": asdict(self.recency), **tensors}
+        return {"recency": asdict(self.recency), "fit": asdict(self.fit) if self.fit else None, **tensors}
 
     @classmethod
     def from_state(cls, state: State) -> "HistoryTable":
         """What `state` returned."""
         weights = ItemWeights(*(state[field.name].numpy() for field in fields(ItemWeights)))
-        return cls(weights, Recency(**state["recency"]))
+        kept = state.get("fit")
+        fit = None if kept is None else Fit(**{**kept, "cut": Cut(**kept["cut"])})
+        return cls(weights, Recency(**state["recency"]), fit)
 
 
 def states_of(tables: Mapping[str, HistoryTable]) -> State:
@@ -100,8 +114,21 @@ def fit_event_tables(
 ) -> dict[str, HistoryTable]:
     """By feature, what train's events tell; what it depends on beside is chosen by NDCG@10 on validation."""
     sessions = session_matrices(dataset.interactions, dataset.split, tasks, settings)
-    families = families_of_events(sessions, settings)
-    return _tables(choose_weights(families, _user_counts(dataset, tasks), validation, settings, reporter), settings)
+    families = families_of_events(list(sessions.values()), settings)
+    chosen = choose_weights(families, _user_counts(dataset, tasks), validation, settings, reporter)
+    cuts = list(sessions)
+    fits = {name: Fit(cuts[each.source], each.value, each.popularity_exponent) for name, each in chosen.items()}
+    return {name: replace(table, fit=fits[name]) for name, table in _tables(chosen, settings).items()}
+
+
+def refit_event_table(
+    name: str, fit: Fit, recency: Recency, dataset: Dataset, tasks: TasksSettings, weights_per_item: int
+) -> HistoryTable:
+    """The table of feature `name` ("cf" or "knn") on train of `dataset`, as it was fitted before, nothing chosen."""
+    sessions = session_matrix(dataset.interactions, dataset.split, tasks, fit.cut)
+    fitted = ease_weights(sessions, fit.value) if name == "cf" else item_knn_weights(sessions, fit.value)
+    weights = less_popular(fitted, _user_counts(dataset, tasks), fit.popularity_exponent)
+    return HistoryTable(truncate_weights(weights, weights_per_item), recency, fit)
 
 
 def fit_text_tables(
@@ -115,10 +142,10 @@ def fit_text_tables(
     return _tables(choose_weights(families, _user_counts(dataset, tasks), validation, settings, reporter), settings)
 
 
-def _tables(chosen: Mapping[str, DecayedSum], settings: CollaborativeSettings) -> dict[str, HistoryTable]:
+def _tables(chosen: Mapping[str, Chosen], settings: CollaborativeSettings) -> dict[str, HistoryTable]:
     return {
-        name: HistoryTable(truncate_weights(sums.weights, settings.weights_per_item), sums.recency)
-        for name, sums in chosen.items()
+        name: HistoryTable(truncate_weights(each.sums.weights, settings.weights_per_item), each.sums.recency)
+        for name, each in chosen.items()
     }
 
 

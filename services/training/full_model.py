@@ -52,7 +52,7 @@ def open_full_model(
     if item_vectors is None:
         item_vectors = np.load(bundle.path / "item_vectors.npy")
     users = UserEncoder(part_path(bundle.triton_path, "user_encoder"), item_vectors, threads)
-    requests = Requests(dataset, item_vectors, _feature_tables(bundle), users, manifest.history_length)
+    requests = Requests(dataset, item_vectors, feature_tables(bundle), users, manifest.history_length)
     scorer = ExportedScorer(part_path(bundle.triton_path, "scorer"), requests, list(manifest.tasks), threads)
     if rerank_count == 0:
         return FullModel(scorer, manifest.calibration, weights, manifest.rating_range)
@@ -72,7 +72,8 @@ def bundle_texts(bundle: Bundle) -> list[str]:
     return texts
 
 
-def _feature_tables(bundle: Bundle) -> FeatureTables:
+def feature_tables(bundle: Bundle) -> FeatureTables:
+    """What a bundle's dense features are computed from."""
     names = [field.name for field in fields(ItemColumns)]
     items = pq.read_table(bundle.path / "items.parquet", columns=names)
     return FeatureTables(

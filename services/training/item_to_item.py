@@ -77,6 +77,17 @@ class Family:
         return len(self.values) + len(self.sources) - 1
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What validation chose of a family: the sum over histories, and how its weights can be fitted again."""
+
+    sums: DecayedSum
+    source: int
+    """Place in the family's sources."""
+    value: float
+    popularity_exponent: float
+
+
 def families_of_events(sessions: Sequence[csr_matrix], settings: CollaborativeSettings) -> dict[str, Family]:
     """What people had tells these: sessions [S, N] each, whole histories first."""
     exponents = settings.popularity_exponents
@@ -94,7 +105,7 @@ def families_of_texts(vectors: Sequence[FloatArray], settings: CollaborativeSett
 def choose_weights(
     families: Mapping[str, Family], counts: IntArray, validation: Queries, settings: CollaborativeSettings,
     reporter: Reporter,
-) -> dict[str, DecayedSum]:  # fmt: skip
+) -> dict[str, Chosen]:  # fmt: skip
     """The best weights by family, one choice after the other, since a fit may take half a minute: the value, on the
     first source; the source; how events wear off; how much an item's popularity, its events in train [N], takes from
     its column."""
@@ -117,21 +128,28 @@ def choose_weights(
             weights = family.fit(source, value)
             return (DecayedSum("weights", weights, Recency(decay), settings.history_events) for decay in few_decays)
 
-        def tuned(family: Family) -> DecayedSum:
+        def tuned(family: Family) -> Chosen:
             first, *others = family.sources
             of_first = best(
                 ({"value": value}, each) for value in family.values for each in fitted(family, first, value)
             )
             value = of_first.setting["value"]
-            of_others = (each for source in others for each in fitted(family, source, value))
-            found = best(({}, each) for each in chain([of_first.method], of_others)).method
+            of_others: Iterator[tuple[Setting, DecayedSum]] = (
+                ({"source": number}, each)
+                for number, source in enumerate(others, start=1)
+                for each in fitted(family, source, value)
+            )
+            of_sources = best(chain([({"source": 0}, of_first.method)], of_others))
+            found = of_sources.method
             found = best(
                 ({}, replace(found, recency=Recency(decay, hours))) for decay in settings.decays for hours in half_lives
             ).method
-            return best(
-                ({}, replace(found, weights=less_popular(found.weights, counts, exponent)))
+            last = best(
+                ({"exponent": exponent}, replace(found, weights=less_popular(found.weights, counts, exponent)))
                 for exponent in family.popularity_exponents
-            ).method
+            )
+            source, exponent = of_sources.setting["source"], last.setting["exponent"]
+            return Chosen(last.method, int(source or 0), float(value or 0.0), float(exponent or 0.0))
 
         return {name: tuned(family) for name, family in families.items()}
 
@@ -147,21 +165,24 @@ def less_popular(weights: csr_matrix | DenseRows, counts: IntArray, exponent: fl
     return weights.multiply(factors).tocsr()
 
 
-def text_weights(vectors: FloatArray, neighbours: int) -> csr_matrix:
+def text_weights(vectors: FloatArray, neighbours: int, others: FloatArray | None = None) -> csr_matrix:
     """[N, N] fourth power of the cosine to each item's nearest `neighbours` by text vectors [N, D], 0 for all others.
 
-    The power keeps many half-near neighbours from outweighing a few near ones.
+    With `others` [A, D], which end with `vectors`: [N, A], nearest among those. The power keeps many half-near
+    neighbours from outweighing a few near ones.
     """
-    item_count = len(vectors)
-    count = min(neighbours, item_count - 1)
+    everything = vectors if others is None else others
+    item_count, first = len(vectors), len(everything) - len(vectors)
+    count = min(neighbours, len(everything) - 1)
     places, weights = [np.zeros((0, count), np.int64)], [np.zeros((0, count), np.float32)]
     for start in range(0, item_count, _BATCH):
-        near = vectors[start : start + _BATCH] @ vectors.T
-        near[np.arange(len(near)), np.arange(start, start + len(near))] = -np.inf
+        near = vectors[start : start + _BATCH] @ everything.T
+        near[np.arange(len(near)), first + np.arange(start, start + len(near))] = -np.inf
         nearest = np.argpartition(-near, max(count - 1, 0), axis=1)[:, :count]
         places.append(nearest)
         weights.append(np.maximum(np.take_along_axis(near, nearest, axis=1), 0.0) ** 4)
     rows = np.repeat(np.arange(item_count), count)
     return csr_matrix(
-        (np.concatenate(weights).ravel(), (rows, np.concatenate(places).ravel())), shape=(item_count, item_count)
+        (np.concatenate(weights).ravel(), (rows, np.concatenate(places).ravel())),
+        shape=(item_count, len(everything)),
     )

@@ -5,36 +5,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from services.runtime.bundle import Calibration
+from services.runtime.scenario import TasksSettings
 from services.training.calibrate import Fusion, fuse, linear, platt
 from services.training.checkpoints import State
 from services.training.evaluate import compare
-from services.training.exported import FullModel
-from services.training.split import build_queries
+from services.training.exported import ExportedScorer, FullModel
+from services.training.split import Queries, Split, build_queries
 from services.training.unsealed import UnsealedBundle
 
 
 def calibrate_bundle(bundle: UnsealedBundle) -> State:
     """Calibration per task and, as "fusion", how the re-ranker's logit joins the scorer's. On validation."""
     adaptation, settings = bundle.adaptation, bundle.settings
-    validation, scorer = adaptation.validation, bundle.scorer()
-    retrieved = scorer.retrieve(validation, settings.calibration_candidates)
-    known = retrieved >= 0
-    logits = scorer.raw(validation, np.maximum(retrieved, 0))["click"]
-    labels = retrieved == validation.targets[:, None]
-    state: State = {"click": platt(logits[known], labels[known]).model_dump()}
-
-    own = scorer.raw(validation, validation.targets[:, None])
-    interactions, tasks = adaptation.dataset.interactions, adaptation.tasks
-    if tasks.conversion is not None:
-        followed = interactions.followed_by(tasks.conversion, adaptation.dataset.split.valid_end)
-        state["conversion"] = platt(own["conversion"][:, 0], followed[validation.events]).model_dump()
-    if tasks.rating is not None:
-        rated = interactions.ratings(tasks.rating)[validation.events]
-        ratings = interactions.values[validation.events][rated]
-        # Without a rating to calibrate to, the output is taken for what it was trained to be: the scaled rating.
-        low, high = tasks.rating.min, tasks.rating.max
-        found = linear(own["rating"][rated, 0], ratings) if rated.any() else Calibration(scale=high - low, offset=low)
-        state["rating"] = found.model_dump()
+    validation = adaptation.validation
+    found = calibrate_tasks(
+        bundle.scorer(), validation, adaptation.tasks, adaptation.dataset.split, settings.calibration_candidates
+    )
+    state: State = {task: calibration.model_dump() for task, calibration in found.items()}
     if settings.reranker.enabled:
         sample = bundle.rerank_sample(validation, settings.reranker.fusion_queries)
         click = Calibration(**state["click"])
@@ -42,6 +29,35 @@ def calibrate_bundle(bundle: UnsealedBundle) -> State:
         logits = bundle.rerank(sample)
         state["fusion"] = vars(fuse(scorer_logits, logits, sample.labels, sample.known, sample.queries.users))
     return state
+
+
+def calibrate_tasks(
+    scorer: ExportedScorer, queries: Queries, tasks: TasksSettings, split: Split, candidates: int, least: int = 0
+) -> dict[str, Calibration]:
+    """By task, on `queries` of the validation period: clicks over so many retrieved `candidates`, the others where
+    the item came. A task that fewer than `least` queries tell of is left out."""
+    found: dict[str, Calibration] = {}
+    if len(queries) >= least:
+        retrieved = scorer.retrieve(queries, candidates)
+        known = retrieved >= 0
+        logits = scorer.raw(queries, np.maximum(retrieved, 0))["click"]
+        found["click"] = platt(logits[known], (retrieved == queries.targets[:, None])[known])
+    if len(queries) < least or (tasks.conversion is None and tasks.rating is None):
+        return found
+    own, interactions = scorer.raw(queries, queries.targets[:, None]), queries.interactions
+    if tasks.conversion is not None:
+        followed = interactions.followed_by(tasks.conversion, split.valid_end)
+        found["conversion"] = platt(own["conversion"][:, 0], followed[queries.events])
+    if tasks.rating is not None:
+        rated = interactions.ratings(tasks.rating)[queries.events]
+        ratings = interactions.values[queries.events][rated]
+        # Without a rating to calibrate to, the output is taken for what it was trained to be: the scaled rating.
+        low, high = tasks.rating.min, tasks.rating.max
+        if rated.sum() >= max(least, 1):
+            found["rating"] = linear(own["rating"][rated, 0], ratings)
+        elif least == 0:
+            found["rating"] = Calibration(scale=high - low, offset=low)
+    return found
 
 
 def calibration_of(state: State, tasks: Sequence[str]) -> dict[str, Calibration]:

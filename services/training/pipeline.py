@@ -71,6 +71,7 @@ STEPS = (
 _VERSIONS = {"collaborative": 5, "scorer": 4}
 """By section of the settings, how often what its step does with them has changed: a kept result of another version is
 not used."""
+_ITEM_TO_ITEM_VERSION = 1
 _SCORER_SECTIONS = ("item_adaptation", "user_tower", "collaborative", "scorer")
 _RERANKER_POSITIONS = 4_000
 
@@ -255,6 +256,13 @@ class Adaptation:
         return self.towers.item_vectors()
 
     @cached_property
+    def text_vectors(self) -> FloatArray:
+        """[N, D]: what the item encoder says of each text, without id embeddings."""
+        with torch.inference_mode():
+            vectors: FloatArray = self.towers.items.projection(self.adapted["pooled"]).numpy()
+        return vectors
+
+    @cached_property
     def item_encoder(self) -> ItemEncoder:
         """The adapted language model with the projection as the towers trained it."""
         encoder = load_item_encoder(self.settings, self.adapted)
@@ -271,7 +279,9 @@ class Adaptation:
                 fit_event_tables(self.dataset, self.tasks, queries, self.settings.collaborative, self.reporter)
             )
 
-        return tables_of(self.checkpoints.run("item-to-item", self.key("collaborative"), work))
+        # The step's own version: what it keeps of how weights were fitted changes no step after it.
+        key = state_key([self.key("collaborative"), _ITEM_TO_ITEM_VERSION])
+        return tables_of(self.checkpoints.run("item-to-item", key, work))
 
     @cached_property
     def tables(self) -> FeatureTables:
@@ -279,11 +289,9 @@ class Adaptation:
         chosen = self.settings.collaborative
 
         def work(_: object) -> State:
-            with torch.inference_mode():
-                states: Tensor = self.adapted["pooled"]
-                vectors = self.towers.items.projection(states)
+            states: Tensor = self.adapted["pooled"]
             texts = fit_text_tables(
-                self.dataset, self.tasks, vectors.numpy(), states.numpy(), self.validation, chosen, self.reporter
+                self.dataset, self.tasks, self.text_vectors, states.numpy(), self.validation, chosen, self.reporter
             )
             columns = fit_columns(self.dataset, self.tasks, states.numpy(), chosen.half_life_days)
             kept = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in asdict(columns).items()}

@@ -4,6 +4,7 @@ Axes: S sessions, N items.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,28 +20,55 @@ BoolArray = npt.NDArray[np.bool_]
 _MS_PER_HOUR = 3_600_000
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A way of telling what went together. At most one of the first two is set; without either, whole histories."""
+
+    window_events: int | None = None
+    session_gap_hours: float | None = None
+    row_exponent: float = 0.0
+
+
 def session_matrices(
     interactions: Interactions, split: Split, tasks: TasksSettings, settings: CollaborativeSettings
-) -> list[csr_matrix]:
+) -> dict[Cut, csr_matrix]:
     """[S, N] each, of the click task's events in train: every way of cutting histories that the settings name.
 
     What is close in time then counts for more, as it does in the history that the weights are summed over. Every way is
     there once by each of the settings' row exponents. No two are equal: data without pauses has no sessions to tell
     from whole histories.
     """
+    users = train_matrix(interactions, split, tasks)
+    cuts = [Cut(window_events=window) for window in dict.fromkeys(settings.window_events)]
+    cuts += [Cut(session_gap_hours=gap) for gap in dict.fromkeys(settings.session_gap_hours)]
+    found = {cut: _unscaled(interactions, split, tasks, cut, users) for cut in cuts}
+    return {
+        replace(cut, row_exponent=exponent): _scaled(matrix, exponent)
+        for cut, matrix in found.items()
+        # Sessions that are whole histories stand there twice.
+        if cut.session_gap_hours is None or matrix.shape[0] > 2 * users.shape[0]
+        for exponent in dict.fromkeys(settings.row_exponents)
+    }
+
+
+def session_matrix(interactions: Interactions, split: Split, tasks: TasksSettings, cut: Cut) -> csr_matrix:
+    """[S, N]: the click task's events in train, cut one way."""
+    matrix = _unscaled(interactions, split, tasks, cut, train_matrix(interactions, split, tasks))
+    return _scaled(matrix, cut.row_exponent)
+
+
+def _unscaled(
+    interactions: Interactions, split: Split, tasks: TasksSettings, cut: Cut, users: csr_matrix
+) -> csr_matrix:
+    """[S, N], each row counting alike. users: the whole histories."""
     clicks = interactions.positives(tasks.click)
     clicks[split.train_end :] = False
-    users = train_matrix(interactions, split, tasks)
-    found = [
-        users if window is None else _matrix(interactions, clicks, _windows(window))
-        for window in dict.fromkeys(settings.window_events)
-    ]
-    for gap in dict.fromkeys(settings.session_gap_hours):
-        sessions = _matrix(interactions, clicks, _sessions(gap))
-        if sessions.shape[0] > users.shape[0]:
-            # Whole histories, too: a session alone knows little of what people like beside it.
-            found.append(vstack([users, sessions], format="csr"))
-    return [_scaled(matrix, exponent) for matrix in found for exponent in dict.fromkeys(settings.row_exponents)]
+    if cut.window_events is not None:
+        return _matrix(interactions, clicks, _windows(cut.window_events))
+    if cut.session_gap_hours is not None:
+        # Whole histories, too: a session alone knows little of what people like beside it.
+        return vstack([users, _matrix(interactions, clicks, _sessions(cut.session_gap_hours))], format="csr")
+    return users
 
 
 def _scaled(matrix: csr_matrix, exponent: float) -> csr_matrix:

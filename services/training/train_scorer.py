@@ -5,6 +5,7 @@ Axes: M training positions, N items, B batch, C candidates, L history length, D 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,21 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 _TAUGHT = 64
 """Positions of a step at which the re-ranker teaches."""
+_PAGES = 64
+"""Shown pages of a step."""
+
+
+class Pages(Protocol):
+    """Answers that were shown, as lessons for target attention."""
+
+    weight: float
+    """What their loss counts beside that of the items that came."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def loss(self, scorer: Scorer, rows: IntArray) -> Tensor:
+        """A scalar: how wrongly target attention orders the pages `rows`."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +134,14 @@ class Positions:
 def train_scorer(
     dataset: Dataset, train_queries: Queries, labels: Labels, vectors: Vectors,
     settings: TrainingSettings, tasks: TasksSettings, user_vectors: Tensor, partial: Partial, reporter: Reporter,
-    lesson: Lesson | None = None,
+    lesson: Lesson | None = None, start: State | None = None, pages: Pages | None = None,
 ) -> State:  # fmt: skip
     """The parts' trained state. train_queries: one per training position, with user_vectors [M, D] before it; `lesson`:
-    what the re-ranker would teach."""
+    what the re-ranker would teach; `start`: the state of a scorer to go on from; `pages`: what was shown, and clicked.
+    """
     scorer = make_scorer(settings, tasks)
+    if start is not None:
+        scorer.load_state_dict(start)
     chosen = settings.scorer
     task_losses = TaskLosses(tuple(task_names(tasks)), chosen.task_weights)
     positions = Positions(dataset, train_queries, settings, vectors.items)
@@ -133,17 +152,18 @@ def train_scorer(
     steps = max(1, len(train_queries) // chosen.batch_events)
     scorer.get_buffer("dot_scale").fill_(vectors.scale)
 
-    def batches(number: int) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
+    def batches(number: int) -> Iterator[tuple[IntArray, IntArray, IntArray, IntArray]]:
         generator = np.random.default_rng([settings.seed, number])
         order = generator.permutation(len(train_queries))
         for step in range(steps):
             rows = order[step * chosen.batch_events : (step + 1) * chosen.batch_events]
             negatives = generator.choice(seen, min(chosen.negatives, len(seen)), replace=False)
             taught_rows = generator.integers(len(lesson.queries), size=_TAUGHT) if lesson is not None else rows[:0]
-            yield rows, negatives, taught_rows
+            page_rows = generator.integers(len(pages), size=_PAGES) if pages is not None else rows[:0]
+            yield rows, negatives, taught_rows, page_rows
 
-    def loss_of(batch: tuple[IntArray, IntArray, IntArray]) -> Tensor:
-        rows, negatives, taught_rows = batch
+    def loss_of(batch: tuple[IntArray, IntArray, IntArray, IntArray]) -> Tensor:
+        rows, negatives, taught_rows, page_rows = batch
         candidates = np.concatenate(
             [targets[rows][:, None], np.broadcast_to(negatives, (len(rows), len(negatives)))], 1
         )
@@ -156,6 +176,8 @@ def train_scorer(
         if lesson is not None and taught is not None:
             opinion = taught.interest(scorer, taught_rows, lesson.candidates[taught_rows])
             losses["click"] = losses["click"] + lesson.loss(opinion, taught_rows)
+        if pages is not None:
+            losses["click"] = losses["click"] + pages.weight * pages.loss(scorer, page_rows)
         if len(scorer.tasks) > 1:
             values = positions.values(scorer, rows, user_vectors[rows].to(device()))
             losses |= _value_losses(values, labels, events[rows])

@@ -7,7 +7,7 @@ projection is not.
 Axes: B windows, L history length, D vector length, N items, S items in the softmax, M positions with a target.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ from services.training.start import load_start
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
+Batch = tuple[IntArray, IntArray]
+"""Windows of a step, and the items that its loss is over."""
 _MAX_SCALE = 50.0
 _BATCH = 512
 
@@ -63,12 +65,18 @@ class Towers(nn.Module):
     def user_vectors(self, histories: Histories, item_vectors: Tensor) -> Tensor:
         """[Q, D]; rows without history are 0."""
         self.eval()
-        found = []
-        for start in range(0, len(histories.items), _BATCH):
-            items, kinds, gaps, mask = histories.tensors(slice(start, start + _BATCH), item_vectors.device)
-            vectors = item_vectors[items.clamp(min=0)] * mask.unsqueeze(-1)
-            found.append(self.users(vectors, kinds, gaps, mask) * (mask[:, -1:] > 0))
-        return torch.cat(found).clone()
+        return encode_users(self.users, histories, item_vectors)
+
+
+@torch.inference_mode()
+def encode_users(users: UserTower, histories: Histories, item_vectors: Tensor) -> Tensor:
+    """[Q, D] by a user encoder in eval mode; rows without history are 0. item_vectors [N, D]."""
+    found = [item_vectors[:0]]
+    for start in range(0, len(histories.items), _BATCH):
+        items, kinds, gaps, mask = histories.tensors(slice(start, start + _BATCH), item_vectors.device)
+        vectors = item_vectors[items.clamp(min=0)] * mask.unsqueeze(-1)
+        found.append(users(vectors, kinds, gaps, mask) * (mask[:, -1:] > 0))
+    return torch.cat(found).clone()
 
 
 def make_towers(dataset: Dataset, settings: TrainingSettings, adapted: State) -> Towers:
@@ -105,56 +113,89 @@ def train_users(
     """
     towers = make_towers(dataset, settings, adapted)
     tower = settings.user_tower
-    windows = train_windows(dataset, settings.history_length)
-    # Without a target after another event a window teaches nothing, and a batch of such would have no mean loss.
-    windows = windows[((windows[:, :-1] >= 0) & clicks[windows[:, 1:]]).any(axis=1)]
-    inputs = histories_at(dataset, windows[:, :-1])
-    coming = windows[:, 1:]
-    counts = (coming >= 0) & clicks[coming] & (inputs.items >= 0)
-    if tower.loss == "squared_error":
-        counts &= np.isfinite(interest[coming])
-    targets = np.where(counts, dataset.interactions.items[coming], -1)
-    # A view that counts for no task makes an item no positive, so it must not make it a negative either.
-    sampler = SoftmaxItems(train_item_counts(dataset, clicks), tower.negatives, tower.unseen_negative_rate)
-    steps = -(-len(windows) // tower.batch_windows)
+    lessons = NextItems(dataset, train_windows(dataset, settings.history_length), clicks, interest, settings)
 
-    def batches(number: int) -> Iterator[tuple[IntArray, IntArray]]:
-        generator = np.random.default_rng([settings.seed, number])
-        for rows in np.array_split(generator.permutation(len(windows)), steps):
-            yield rows, sampler.draw(targets[rows], generator)
+    def vectors_of(items: IntArray) -> Tensor:
+        return towers.items(towers.get_buffer("pooled"), place(items))
 
-    def loss_of(batch: tuple[IntArray, IntArray]) -> Tensor:
-        rows, chosen = batch
-        # Only items that the step meets: a projection of the whole catalogue would take most of its time.
-        met = np.union1d(chosen, inputs.items[rows][inputs.items[rows] >= 0])
-        vectors = towers.items(towers.get_buffer("pooled"), place(met))
-
-        def states_of(rows: IntArray) -> Tensor:
-            _, kinds, gaps, mask = inputs.tensors(rows, device())
-            places = place(np.searchsorted(met, np.maximum(inputs.items[rows], met[0])))
-            return towers.users.states(vectors[places] * mask.unsqueeze(-1), kinds, gaps, mask)
-
-        wanted = targets[rows] >= 0
-        states = in_shares(states_of, rows)[place(wanted)]
-        logits = towers.scale() * states @ vectors[place(np.searchsorted(met, chosen))].T
-        places = place(np.searchsorted(chosen, targets[rows][wanted]))
-        if tower.loss == "sampled_softmax":
-            return sampled_softmax(logits, places, place(sampler.log_inclusion(chosen, int(wanted.sum()))))
-        if tower.loss == "squared_error":
-            came = logits.gather(1, places.unsqueeze(1)).squeeze(1)
-            return squared_error(came, place(interest[coming[rows][wanted]]))
-        exponent = 1.0
-        if tower.loss == "gbce":
-            exponent = gbce_exponent(len(chosen) - 1, sampler.item_count, tower.gbce_calibration)
-        return binary_cross_entropy(logits, places, exponent)
+    def loss_of(batch: Batch) -> Tensor:
+        return lessons.loss(batch, towers.users, towers.scale(), vectors_of)
 
     histories = query_histories(dataset, validation, settings.history_length)
 
     def validate() -> float:
         return _validation_loss(towers, histories, validation)
 
-    plan = Plan("user tower", tower.epochs, steps, tower.learning_rate, tower.weight_decay, tower.patience_epochs)
-    return train(towers, plan, batches, loss_of, partial, reporter, validate)
+    rounds, rate = tower.epochs, tower.learning_rate
+    plan = Plan("user tower", rounds, lessons.steps, rate, tower.weight_decay, tower.patience_epochs)
+    return train(towers, plan, lessons.batches, loss_of, partial, reporter, validate)
+
+
+class NextItems:
+    """What windows of events teach a user encoder: which item came next."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        windows: IntArray,
+        clicks: npt.NDArray[np.bool_],
+        interest: FloatArray,
+        settings: TrainingSettings,
+        earliest: IntArray | None = None,
+    ) -> None:
+        """windows [B, L + 1] as train_windows gives them, clicks [E] and interest [E] as train_users takes them;
+        earliest [B]: the first event of each window that counts as a target, if not all do."""
+        tower = settings.user_tower
+        self._tower, self._seed, self._interest = tower, settings.seed, interest
+        counts = (windows[:, :-1] >= 0) & clicks[windows[:, 1:]]
+        if earliest is not None:
+            counts &= windows[:, 1:] >= earliest[:, None]
+        # Without a target after another event a window teaches nothing, and a batch of such would have no mean loss.
+        told = counts.any(axis=1)
+        windows, counts = windows[told], counts[told]
+        self._inputs = histories_at(dataset, windows[:, :-1])
+        self._coming = windows[:, 1:]
+        if tower.loss == "squared_error":
+            counts &= np.isfinite(interest[self._coming])
+        self._targets = np.where(counts, dataset.interactions.items[self._coming], -1)
+        # A view that counts for no task makes an item no positive, so it must not make it a negative either.
+        counted = train_item_counts(dataset, clicks)
+        self._sampler = SoftmaxItems(counted, tower.negatives, tower.unseen_negative_rate)
+        self.steps = -(-len(windows) // tower.batch_windows)
+        """Batches of a round."""
+
+    def batches(self, number: int) -> Iterator[Batch]:
+        """Those of round `number`."""
+        generator = np.random.default_rng([self._seed, number])
+        for rows in np.array_split(generator.permutation(len(self._targets)), self.steps):
+            yield rows, self._sampler.draw(self._targets[rows], generator)
+
+    def loss(self, batch: Batch, users: UserTower, scale: Tensor, vectors_of: Callable[[IntArray], Tensor]) -> Tensor:
+        """The loss of a batch. `vectors_of` gives the vectors [n, D] of items [n]."""
+        rows, chosen = batch
+        tower, inputs = self._tower, self._inputs
+        # Only items that the step meets: a projection of the whole catalogue would take most of its time.
+        met = np.union1d(chosen, inputs.items[rows][inputs.items[rows] >= 0])
+        vectors = vectors_of(met)
+
+        def states_of(rows: IntArray) -> Tensor:
+            _, kinds, gaps, mask = inputs.tensors(rows, device())
+            places = place(np.searchsorted(met, np.maximum(inputs.items[rows], met[0])))
+            return users.states(vectors[places] * mask.unsqueeze(-1), kinds, gaps, mask)
+
+        wanted = self._targets[rows] >= 0
+        states = in_shares(states_of, rows)[place(wanted)]
+        logits = scale * states @ vectors[place(np.searchsorted(met, chosen))].T
+        places = place(np.searchsorted(chosen, self._targets[rows][wanted]))
+        if tower.loss == "sampled_softmax":
+            return sampled_softmax(logits, places, place(self._sampler.log_inclusion(chosen, int(wanted.sum()))))
+        if tower.loss == "squared_error":
+            came = logits.gather(1, places.unsqueeze(1)).squeeze(1)
+            return squared_error(came, place(self._interest[self._coming[rows][wanted]]))
+        exponent = 1.0
+        if tower.loss == "gbce":
+            exponent = gbce_exponent(len(chosen) - 1, self._sampler.item_count, tower.gbce_calibration)
+        return binary_cross_entropy(logits, places, exponent)
 
 
 def train_windows(dataset: Dataset, length: int) -> IntArray:

@@ -65,7 +65,8 @@ def test_sources_and_values_are_chosen_by_validation() -> None:
     families = {**families_of_events(sessions, settings), **texts}
     chosen = choose_weights(families, np.ones(ITEMS, dtype=np.int64), pairs(30), settings, reporter)
     for name in ("cf", "knn", "text"):
-        weights = dense(chosen[name].weights)
+        weights = dense(chosen[name].sums.weights)
         for item in range(0, ITEMS, 2):
             assert weights[item].argmax() == item + 1, name
-    assert chosen["cf"].history_events == settings.history_events
+        assert chosen[name].source == 1
+    assert chosen["cf"].sums.history_events == settings.history_events

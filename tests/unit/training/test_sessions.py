@@ -37,7 +37,7 @@ def matrices(**settings: object) -> list[list[list[int]]]:
     found = session_matrices(
         events, split, CLICKS, CollaborativeSettings.model_validate({"row_exponents": [0.0], **settings})
     )
-    return [sorted(np.flatnonzero(row).tolist() for row in matrix.toarray() if row.any()) for matrix in found]
+    return [sorted(np.flatnonzero(row).tolist() for row in matrix.toarray() if row.any()) for matrix in found.values()]
 
 
 def test_whole_histories() -> None:
@@ -62,7 +62,7 @@ def test_who_has_much_says_less_of_what_goes_together() -> None:
     events = interactions([(0, item, 0.1 * item) for item in range(4)] + [(1, 0, 1), (1, 1, 2), *LATER])
     split = temporal_split(events, CLICKS)
     chosen = CollaborativeSettings(window_events=[None], session_gap_hours=[], row_exponents=[0.0, 1.0])
-    plain, scaled = (each.toarray() for each in session_matrices(events, split, CLICKS, chosen))
+    plain, scaled = (each.toarray() for each in session_matrices(events, split, CLICKS, chosen).values())
     assert np.array_equal(plain > 0, scaled > 0)
     assert scaled[1, 0] ** 2 == pytest.approx(2 * scaled[0, 0] ** 2)
     assert np.square(scaled[scaled > 0]).mean() == pytest.approx(1.0)
