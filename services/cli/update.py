@@ -14,7 +14,7 @@ from services.cli.client import find_address
 from services.cli.options import DEFAULT_STATE, StateOption
 from services.cli.scenarios import named_scenario
 from services.cli.state import StateFolder
-from services.runtime.bundle import Bundle, open_bundle, open_current_bundle, set_current_version
+from services.runtime.bundle import Bundle, open_bundle, open_current_bundle, set_current_version, set_variants
 from services.runtime.errors import RecmeshError, SetupError
 from services.runtime.scenario import Scenario
 from services.training.config import TrainingSettings
@@ -29,7 +29,15 @@ class Serve(StrEnum):
     """What becomes of the new version."""
 
     CURRENT = "current"
+    VARIANT = "variant"
     NONE = "none"
+
+
+_SAID = {
+    Serve.CURRENT: "is the current model",
+    Serve.VARIANT: "serves beside the current model",
+    Serve.NONE: "is written and not served",
+}
 
 
 def update(
@@ -45,7 +53,12 @@ def update(
         typer.Option("--min-examples", min=1, help="No update with fewer new events; default: online.min_examples."),
     ] = None,
     serve: Annotated[
-        Serve, typer.Option("--serve", help="current: serve the new version at once. none: a gate decides.")
+        Serve,
+        typer.Option(
+            "--serve",
+            help="current: serve the new version at once. variant: serve it beside the current one, in place of other "
+            "variants. none: a gate decides.",
+        ),
     ] = Serve.NONE,
     base: Annotated[str | None, typer.Option("--base", help="Version to go on from; default: the current one.")] = None,
     scenario_file: Annotated[
@@ -160,6 +173,7 @@ def update_once(
         reporter.say(f"NDCG@10 on the newest {told['queries']:,} queries: {before:.4f} → {after:.4f}")
     if serve is Serve.CURRENT:
         set_current_version(folders.models, name, made.manifest.model_version)
-    said = "is the current model" if serve is Serve.CURRENT else "is written and not served"
-    reporter.say(f"{made.path} {said} ({time.monotonic() - started:.0f} s)")
+    elif serve is Serve.VARIANT:
+        set_variants(folders.models, name, [made.manifest.model_version])
+    reporter.say(f"{made.path} {_SAID[serve]} ({time.monotonic() - started:.0f} s)")
     return made
