@@ -13,7 +13,7 @@ PROTOS := $(shell find protos -name '*.proto')
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(VENV)/.installed .venv-triton/.installed ## Make both environments: .venv for everything, .venv-triton for the inference server.
+setup: $(VENV)/.installed .venv-triton/.installed .nats/.tried ## Make both environments: .venv for everything, .venv-triton for the inference server; nats-server for tests.
 
 $(VENV)/.installed: pyproject.toml constraints.txt tools/setup-venv.sh
 	bash tools/setup-venv.sh $(VENV)
@@ -22,6 +22,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt tools/setup-venv.sh
 .venv-triton/.installed: deploy/triton/install.sh deploy/triton/requirements.txt
 	bash deploy/triton/install.sh .venv-triton
 	touch $@
+
+# Tried once: without a nats-server the tests of the JetStream engine are skipped, and say so.
+.nats/.tried: deploy/nats/install.sh
+	bash deploy/nats/install.sh .nats || echo "no nats-server here: the tests that need one will be skipped"
+	mkdir -p .nats && touch $@
 
 sequential: .venv-sequential/.installed ## Make the environment of the sequential baselines, for `recmesh evaluate --sequential`.
 
@@ -62,5 +67,5 @@ lock: setup ## Write constraints.txt from what is installed.
 	bash tools/lock.sh $(BIN) > constraints.tmp && mv constraints.tmp constraints.txt
 
 clean: ## Remove environments and caches. The state folder stays.
-	rm -rf $(VENV) .venv-triton .venv-sequential .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-triton .venv-sequential .nats .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,42 +2,60 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from services.feedback.example_store import Example, ExampleStore, now_ms
+from services.feedback.log_reader import ATTRIBUTION, LogReader
 from services.feedback.store import EventLog
 from services.runtime.errors import NotReadyError
 from services.runtime.tail import Changes
 
+log = logging.getLogger(__name__)
+
 R = TypeVar("R")
+
 
 BATCH_RECORDS = 500
 EXPORT_ANSWERS = 50
 EXPIRY_INTERVAL_S = 5.0
+REMOVE_ANSWERS = 500
+AWAY_S = 1.0
 
 
 class Attributor:
     """Keeps one scenario's examples in step with its log."""
 
-    def __init__(self, log: EventLog, examples: ExampleStore) -> None:
+    def __init__(self, event_log: EventLog, reader: LogReader, examples: ExampleStore) -> None:
         self.examples = examples
-        self._log = log
+        self._log = event_log
+        self._reader = reader
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="attribution")
         # Held from reading a batch until it is attributed, so that an erasure in between cannot be undone by it.
         self._lock = asyncio.Lock()
         self._progress = Changes()
 
     async def run(self) -> None:
-        """Attribute until the log's changes close."""
+        """Attribute until the log's changes close. While the log is away, wait for it."""
+        away = False
         while not self._log.changes.closed:
             async with self._lock:
-                records = await self._log.read(self.examples.offset, BATCH_RECORDS)
+                try:
+                    records = await self._reader.read(ATTRIBUTION, self.examples.offset, BATCH_RECORDS)
+                except NotReadyError as error:
+                    if not away:
+                        log.warning("attribution waits", extra={"problem": str(error)})
+                    away, records = True, []
+                else:
+                    away = False
                 if records:
                     await self._in_thread(self.examples.apply, records, now_ms())
                 expired_count = await self._in_thread(self.examples.expire, now_ms(), BATCH_RECORDS)
-            if records or expired_count:
+            if away:
+                await asyncio.sleep(AWAY_S)
+            elif records or expired_count:
                 self._progress.notify()
             elif self._log.latest_offset <= self.examples.offset:
                 with contextlib.suppress(TimeoutError):
@@ -57,7 +75,18 @@ class Attributor:
         """Erase the user's records from the log and the examples; returns how many of both there were."""
         async with self._lock:
             removed = await self._log.delete_user(user_id)
-            return removed + await self._in_thread(self.examples.delete_user, user_id)
+            removed += await self._in_thread(self.examples.delete_user, user_id)
+        # Who waits for records that were erased need not.
+        self._progress.notify()
+        return removed
+
+    async def remove_until(self, offset: int) -> None:
+        """Remove the examples of impressions up to a log offset, since the log removed these."""
+        removed_count = REMOVE_ANSWERS
+        while removed_count == REMOVE_ANSWERS:
+            async with self._lock:
+                removed_count = await self._in_thread(self.examples.remove_until, offset, REMOVE_ANSWERS)
+        self._progress.notify()
 
     async def close(self) -> None:
         """Let go of the examples, after `run` has ended."""
@@ -65,7 +94,8 @@ class Attributor:
         self._thread.shutdown()
 
     async def _catch_up(self, offset: int) -> None:
-        while self.examples.offset < offset:
+        # The newest records may be erased, or expire, before they are attributed.
+        while self.examples.offset < min(offset, self._log.latest_offset):
             if self._log.changes.closed:
                 raise NotReadyError("the service is stopping; ask again")
             await self._progress.wait()

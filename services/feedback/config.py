@@ -1,22 +1,63 @@
 """Settings of the feedback service."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from services.runtime.config import ServerSettings, Settings
+from services.runtime.config import ServerSettings, Settings, TlsSettings
 from services.runtime.errors import SetupError
 from services.runtime.scenario import EventName, Scenario
 
 
-class StoreSettings(Settings):
-    """Where the event log lives."""
+class SqliteSettings(Settings):
+    """The event log in SQLite, in this process."""
 
     engine: Literal["sqlite"] = "sqlite"
     """What keeps the log."""
     path: Path
-    """Folder; each scenario has a folder of its own in it."""
+    """Folder; each scenario has a folder of its own in it, for the log and the examples."""
+
+
+class JetStreamSettings(Settings):
+    """The event log in NATS JetStream; several feedback services can share it."""
+
+    engine: Literal["jetstream"]
+    """What keeps the log."""
+    path: Path
+    """Folder for the examples, which follow from the log; each scenario has a folder of its own in it, and each process
+    of the service needs a `path` of its own."""
+    servers: list[Annotated[str, Field(pattern=r"^(nats|tls)://\S+$")]] = Field(min_length=1)
+    """Servers of the cluster, e.g. nats://nats-0.nats:4222."""
+    prefix: str = Field(default="recmesh", pattern="^[a-z][a-z0-9-]{0,30}$")
+    """Begins the names of streams and subjects. Deployments that share servers need different ones."""
+    replicas: int = Field(default=1, ge=1, le=5)
+    """Servers that hold a copy of each stream. An acknowledged event then outlives the loss of fewer than half."""
+    user: str | None = None
+    """User name at the servers; none: no password is given."""
+    password_file: Path | None = None
+    """File with the user's password and nothing else."""
+    tls: TlsSettings | None = None
+    """Mutual TLS towards the servers; none: plaintext."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "JetStreamSettings":
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user and password_file go together; give both or neither")
+        return self
+
+
+def _engine(store: Any) -> Any:
+    return store.get("engine", "sqlite") if isinstance(store, dict) else getattr(store, "engine", None)
+
+
+StoreSettings = Annotated[
+    Annotated[SqliteSettings, Tag("sqlite")] | Annotated[JetStreamSettings, Tag("jetstream")],
+    Discriminator(
+        _engine, custom_error_type="engine", custom_error_message="engine: is unknown; use sqlite or jetstream"
+    ),
+]
+"""Where the event log lives: `engine` says which of the two."""
 
 
 class FeedbackConfig(Settings):
@@ -41,6 +82,9 @@ class FeedbackSettings(Settings):
     """How long an event without an impression waits for one that comes late, in seconds."""
     max_queued_count: int = Field(default=20_000, ge=1_000)
     """Records that may wait to be written before calls get RESOURCE_EXHAUSTED."""
+    retention_days: float | None = Field(default=None, ge=1e-5, le=36_500)
+    """How long records and their examples are kept after their arrival, in days; none: until they are erased. An id is
+    known as long as its record is kept."""
 
 
 def feedback_settings(scenario: Scenario) -> FeedbackSettings:

@@ -161,6 +161,23 @@ class ExampleStore:
         following = (answers[-1][2], answers[-1][0] + 1) if len(answers) == limit else None
         return ExamplePage(examples, following)
 
+    def remove_until(self, offset: int, limit: int) -> int:
+        """Remove at most `limit` answers and waiting events up to a log offset; returns how many of both. The counters
+        stay."""
+        with transaction(self._connection):
+            added: Counter[CounterKey] = Counter()
+            query = "SELECT * FROM waiting WHERE log_offset <= ? LIMIT ?"
+            waiting = self._connection.execute(query, (offset, limit)).fetchall()
+            for row in waiting:
+                self._settle(row, added, may_wait=False)
+            query = "SELECT log_offset FROM answers WHERE log_offset <= ? LIMIT ?"
+            answers = self._connection.execute(query, (offset, limit - len(waiting))).fetchall()
+            self._connection.executemany("DELETE FROM shown WHERE answer_offset = ?", answers)
+            self._connection.executemany("DELETE FROM answers WHERE log_offset = ?", answers)
+            counts = self._add_counts(added)
+        self._counts = counts
+        return len(waiting) + len(answers)
+
     def delete_user(self, user_id: str) -> int:
         """Erase the user's examples; returns how many there were. The counters, which name nobody, stay."""
         query = "SELECT event_kind, -count(*) FROM waiting WHERE user_id = ? GROUP BY event_kind"

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from services.runtime.errors import OverloadedError
@@ -18,21 +17,19 @@ MAX_GROUP_RECORDS = 5_000
 class GroupCommit(Generic[T, R]):
     """A bounded queue in front of `write`, which gets a list of batches and returns one result per batch.
 
-    `write` runs in `thread`, one call at a time. While it runs, later batches gather; the next call takes them all, so
+    `write` runs once at a time. While it runs, later batches gather; the next call takes them all, so
     the cost of making data durable is shared. When `write` raises, every batch of its group gets the error; after each
     group that was written, `on_written` is called.
     """
 
     def __init__(
         self,
-        write: Callable[[list[Sequence[T]]], list[R]],
-        thread: ThreadPoolExecutor,
+        write: Callable[[list[Sequence[T]]], Awaitable[list[R]]],
         max_queued_count: int,
         on_written: Callable[[], None],
     ) -> None:
         self._write = write
         self._on_written = on_written
-        self._thread = thread
         self._max_queued_count = max_queued_count
         self._waiting: deque[tuple[Sequence[T], asyncio.Future[R]]] = deque()
         self._drainer: asyncio.Task[None] | None = None
@@ -68,14 +65,13 @@ class GroupCommit(Generic[T, R]):
         return group
 
     async def _drain(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
                 group = self._next_group()
                 if not group:
                     continue
                 try:
-                    results = await loop.run_in_executor(self._thread, self._write, [batch for batch, _ in group])
+                    results = await self._write([batch for batch, _ in group])
                 except Exception as error:
                     for _, future in group:
                         if not future.done():

@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from services.feedback.attribution import Outcome
+from services.feedback.log_reader import CONSUMERS
 from services.feedback.tenant import Tenant
 
 _SHOWN_LABELS = ["scenario", "model_version", "source"]
@@ -40,6 +41,11 @@ class FeedbackCollector(Collector):
             "Newest log offset less the attributed one.",
             labels=["scenario"],
         )
+        missed = CounterMetricFamily(
+            "recmesh_feedback_missed_offsets",
+            "Offsets that retention removed before a consumer that was behind came to them.",
+            labels=["scenario", "consumer"],
+        )
         for tenant in self._tenants:
             examples = tenant.attributor.examples
             for key, count in examples.counts.items():
@@ -49,7 +55,9 @@ class FeedbackCollector(Collector):
                     counters[key.name].add_metric([tenant.name, key.label, key.other_label], count)
             queued.add_metric([tenant.name], tenant.log.queued_count)
             lag.add_metric([tenant.name], max(0, tenant.log.latest_offset - examples.offset))
-        return [*counters.values(), waiting, queued, lag]
+            for consumer in CONSUMERS:
+                missed.add_metric([tenant.name, consumer], tenant.reader.missed_offsets[consumer])
+        return [*counters.values(), waiting, queued, lag, missed]
 
 
 def duplicates_counter(registry: CollectorRegistry) -> Counter:

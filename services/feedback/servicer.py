@@ -9,6 +9,7 @@ from recmesh.feedback.v1 import feedback_service_pb2 as pb
 from recmesh.feedback.v1 import feedback_service_pb2_grpc
 from services.feedback import converters
 from services.feedback.log_health import LogHealth
+from services.feedback.log_reader import TAIL
 from services.feedback.metrics import FeedbackCollector, duplicates_counter
 from services.feedback.records import Feedback, Impression
 from services.feedback.store import Appended
@@ -54,12 +55,16 @@ class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
         return converters.stream_response(total)
 
     async def TailEvents(self, request: pb.TailEventsRequest, context: Any) -> AsyncIterator[pb.TailEventsResponse]:
-        log = find_scenario(self._tenants, request.scenario).log
+        tenant = find_scenario(self._tenants, request.scenario)
+        log = tenant.log
         after_offset, last_count = converters.tail_start_of(request)
         if last_count:
             after_offset = max(after_offset, await log.offset_before_last(last_count))
         batches = tail.serve(
-            lambda offset: log.read(offset, TAIL_RECORDS), lambda: log.latest_offset, log.changes, after_offset
+            lambda offset: tenant.reader.read(TAIL, offset, TAIL_RECORDS),
+            lambda: log.latest_offset,
+            log.changes,
+            after_offset,
         )
         async for records, latest_offset in batches:
             yield converters.tail_response(records, latest_offset)

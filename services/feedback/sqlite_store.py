@@ -1,10 +1,10 @@
 """The event log in SQLite: one write-ahead-logged database per scenario, group commit, one writer."""
 
 import asyncio
-import fcntl
 import heapq
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +20,8 @@ from services.runtime.tail import Changes
 R = TypeVar("R")
 
 # `log_offset` is the rowid, so reading on from an offset is one scan of each table. `state.next_offset` outlives the
-# records: an offset is not given again after its record was erased.
+# records: an offset is not given again after its record was erased. A row of `arrivals` says when the records from
+# `first_offset` on began to arrive; rows are at least a step apart in time, and there are none without a retention.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS impressions (
     log_offset INTEGER PRIMARY KEY, request_id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
@@ -35,10 +36,16 @@ CREATE TABLE IF NOT EXISTS feedback (
 CREATE INDEX IF NOT EXISTS feedback_by_user ON feedback (user_id);
 CREATE TABLE IF NOT EXISTS state (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), next_offset INTEGER NOT NULL);
 INSERT OR IGNORE INTO state VALUES (1, 1);
+CREATE TABLE IF NOT EXISTS retention (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), expired INTEGER NOT NULL);
+INSERT OR IGNORE INTO retention VALUES (1, 0);
+CREATE TABLE IF NOT EXISTS arrivals (first_offset INTEGER PRIMARY KEY, arrived_ms INTEGER NOT NULL);
 """
 
 _ADD_IMPRESSION = "INSERT INTO impressions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO NOTHING"
 _ADD_FEEDBACK = "INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
+
+# Records that one transaction of retention removes, so that writes wait little.
+_REMOVE_RECORDS = 2_000
 
 
 def connect(path: Path, synchronous: str) -> sqlite3.Connection:
@@ -73,15 +80,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 class SqliteEventLog:
-    """An EventLog in `folder`/log.db. Make it inside a running event loop; one process at a time has a folder."""
+    """An EventLog in `folder`/log.db. Make it inside a running event loop; the caller holds folder_lock.py's lock."""
 
-    def __init__(self, folder: Path, max_queued_count: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SetupError(f"{folder}: another process has this event log open; stop it first") from None
+    def __init__(self, folder: Path, max_queued_count: int, retention_s: float | None = None) -> None:
         self._writer = connect(folder / "log.db", "FULL")
         self._writer.executescript(_SCHEMA)
         self._reader = connect(folder / "log.db", "FULL")
@@ -89,14 +90,24 @@ class SqliteEventLog:
         self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
         self.changes = Changes()
         self._commits = GroupCommit[Impression | Feedback, Appended](
-            self._write, self._writer_thread, max_queued_count, self.changes.notify
+            self._write_in_thread, max_queued_count, self.changes.notify
         )
         self._latest_offset = self._read_latest_offset()
+        self._expired_offset: int = self._writer.execute("SELECT expired FROM retention").fetchone()[0]
+        self._retention_ms = None if retention_s is None else int(retention_s * 1000)
+        # Times of arrival are known to a step: a minute, or less where the retention is short.
+        self._step_ms = min(60_000, (self._retention_ms or 0) // 10)
+        self._last_arrival_ms = self._start_arrivals()
 
     @property
     def latest_offset(self) -> int:
         """Offset of the newest record; 0 when there is none."""
         return self._latest_offset
+
+    @property
+    def expired_offset(self) -> int:
+        """See EventLog.expired_offset."""
+        return self._expired_offset
 
     @property
     def queued_count(self) -> int:
@@ -119,6 +130,15 @@ class SqliteEventLog:
         """See EventLog.delete_user."""
         return await self._in(self._writer_thread, self._delete_user, user_id)
 
+    async def remove_expired(self) -> None:
+        """See EventLog.remove_expired."""
+        if self._retention_ms is not None:
+            removed = False
+            while await self._in(self._writer_thread, self._remove_expired, _now_ms() - self._retention_ms):
+                removed = True
+            if removed:
+                await self._in(self._writer_thread, self._forget_removed)
+
     async def check(self) -> None:
         """See EventLog.check."""
         await self._in(self._writer_thread, self._check)
@@ -129,15 +149,18 @@ class SqliteEventLog:
         for thread, connection in ((self._reader_thread, self._reader), (self._writer_thread, self._writer)):
             await self._in(thread, connection.close)
             thread.shutdown()
-        self._lock.close()
 
     async def _in(self, thread: ThreadPoolExecutor, work: Callable[..., R], *args: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(thread, work, *args)
+
+    async def _write_in_thread(self, batches: list[Sequence[Impression | Feedback]]) -> list[Appended]:
+        return await self._in(self._writer_thread, self._write, batches)
 
     def _write(self, batches: list[Sequence[Impression | Feedback]]) -> list[Appended]:
         results = []
         with transaction(self._writer):
             (offset,) = self._writer.execute("SELECT next_offset FROM state").fetchone()
+            arrival_ms = self._note_arrival(offset)
             for batch in batches:
                 statement = _ADD_IMPRESSION if isinstance(batch[0], Impression) else _ADD_FEEDBACK
                 rows = [_row(offset + place, record) for place, record in enumerate(batch)]
@@ -146,7 +169,55 @@ class SqliteEventLog:
                 offset += len(batch)
             self._writer.execute("UPDATE state SET next_offset = ?", (offset,))
         self._latest_offset = self._read_latest_offset()
+        self._last_arrival_ms = arrival_ms
         return results
+
+    def _start_arrivals(self) -> int:
+        if self._retention_ms is None:
+            # Without a retention nobody notes arrivals, and those noted before would say nothing about what comes.
+            self._writer.execute("DELETE FROM arrivals")
+            return 0
+        # Records from before there was a retention count as arriving now.
+        query = "INSERT INTO arrivals SELECT 0, ? WHERE NOT EXISTS (SELECT 1 FROM arrivals)"
+        self._writer.execute(query, (_now_ms(),))
+        return self._writer.execute("SELECT max(arrived_ms) FROM arrivals").fetchone()[0]
+
+    def _note_arrival(self, offset: int) -> int:
+        now_ms = _now_ms()
+        if self._retention_ms is None or now_ms < self._last_arrival_ms + self._step_ms:
+            return self._last_arrival_ms
+        self._writer.execute("INSERT OR IGNORE INTO arrivals VALUES (?, ?)", (offset, now_ms))
+        return now_ms
+
+    def _remove_expired(self, until_ms: int) -> int:
+        """Remove some of what arrived until then; returns how many records."""
+        with transaction(self._writer):
+            # A row's records arrived within a step after its time.
+            query = (
+                "SELECT ifnull(min(first_offset), (SELECT next_offset FROM state)) FROM arrivals WHERE arrived_ms > ?"
+            )
+            (end,) = self._writer.execute(query, (until_ms - self._step_ms,)).fetchone()
+            query = (
+                "SELECT log_offset FROM (SELECT log_offset FROM impressions WHERE log_offset < :end"
+                " UNION ALL SELECT log_offset FROM feedback WHERE log_offset < :end) ORDER BY log_offset LIMIT :limit"
+            )
+            offsets = self._writer.execute(query, {"end": end, "limit": _REMOVE_RECORDS}).fetchall()
+            if not offsets:
+                return 0
+            (last,) = offsets[-1]
+            for table in ("impressions", "feedback"):
+                self._writer.execute(f"DELETE FROM {table} WHERE log_offset <= ?", (last,))
+            # The newest row that begins at or before it still says when the next records came.
+            newest = "SELECT max(first_offset) FROM arrivals WHERE first_offset <= ?"
+            self._writer.execute(f"DELETE FROM arrivals WHERE first_offset < ({newest})", (last,))
+            self._writer.execute("UPDATE retention SET expired = ?", (last,))
+            # Before the commit: who finds the records gone must find this said.
+            self._expired_offset = last
+        return len(offsets)
+
+    def _forget_removed(self) -> None:
+        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._latest_offset = self._read_latest_offset()
 
     def _read(self, after_offset: int, limit: int) -> list[LogRecord]:
         def rows(table: str) -> sqlite3.Cursor:
@@ -186,6 +257,10 @@ class SqliteEventLog:
     def _read_latest_offset(self) -> int:
         query = "SELECT ifnull(max(log_offset), 0) FROM {}"
         return max(self._writer.execute(query.format(table)).fetchone()[0] for table in ("impressions", "feedback"))
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _impression(row: tuple[Any, ...]) -> Impression:

@@ -26,6 +26,10 @@ class EventLog(Protocol):
         """Offset of the newest record; 0 when there is none."""
 
     @property
+    def expired_offset(self) -> int:
+        """Retention has removed the records up to this offset; 0 while it removed none. It never falls."""
+
+    @property
     def queued_count(self) -> int:
         """Records that wait to be written."""
 
@@ -33,7 +37,8 @@ class EventLog(Protocol):
         """Write a batch, all of it or nothing. It is durable when this returns.
 
         A record whose id the log has, or that comes twice in the batch, counts as a duplicate and changes nothing.
-        Raises OverloadedError when the queue is full, NotReadyError when the engine cannot write now.
+        Raises OverloadedError when the queue is full and NotReadyError when the engine cannot write now. After a
+        NotReadyError the batch may be there, or become so: who is not told sends it again, which changes nothing then.
         """
 
     async def read(self, after_offset: int, limit: int) -> list[LogRecord]:
@@ -44,6 +49,12 @@ class EventLog(Protocol):
 
     async def delete_user(self, user_id: str) -> int:
         """Erase the user's records; returns how many there were."""
+
+    async def remove_expired(self) -> None:
+        """Remove what is older than the retention, unless the engine does so by itself, and update expired_offset.
+
+        Raises NotReadyError when the engine cannot write now.
+        """
 
     async def check(self) -> None:
         """Raises NotReadyError when the engine cannot write now."""

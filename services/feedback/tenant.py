@@ -2,14 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from services.feedback.attribution import AttributionRules
 from services.feedback.attributor import Attributor
-from services.feedback.config import feedback_settings
+from services.feedback.config import JetStreamSettings, StoreSettings, feedback_settings
 from services.feedback.example_store import ExampleStore
+from services.feedback.folder_lock import lock_folder
+from services.feedback.jetstream_store import JetStreamEventLog
+from services.feedback.log_reader import LogReader
 from services.feedback.sqlite_store import SqliteEventLog
 from services.feedback.store import EventLog
 from services.runtime.scenario import EVENT_NUMBERS, Scenario
+
+SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +26,36 @@ class Tenant:
     event_kinds: frozenset[int]
     """Kinds of feedback that the scenario's file lists."""
     log: EventLog
+    reader: LogReader
     attributor: Attributor
+    retention_s: float | None
+    """How long records and examples are kept, in seconds; None: until they are erased."""
+    lock: TextIO
+    """Held while the scenario's folder is in use."""
 
     async def close(self) -> None:
         """Let go of the files, after the last call."""
         await self.attributor.close()
         await self.log.close()
+        self.lock.close()
 
 
-def open_tenant(scenario: Scenario, path: Path) -> Tenant:
-    """Open the scenario's files in its folder under `path`. SetupError names what is wrong with them or its section."""
+def open_tenant(scenario: Scenario, store: StoreSettings) -> Tenant:
+    """Open the scenario's files in its folder and its log. SetupError names what is wrong with them or its section."""
     settings = feedback_settings(scenario)
-    folder = path / scenario.name
-    log = SqliteEventLog(folder, settings.max_queued_count)
-    examples = ExampleStore(folder, AttributionRules(scenario.head, settings))
+    retention_s = None if settings.retention_days is None else settings.retention_days * SECONDS_PER_DAY
+    folder = store.path / scenario.name
+    lock = lock_folder(folder)
+    log = _open_log(scenario.name, store, folder, settings.max_queued_count, retention_s)
+    reader = LogReader(scenario.name, log)
+    attributor = Attributor(log, reader, ExampleStore(folder, AttributionRules(scenario.head, settings)))
     kinds = frozenset(EVENT_NUMBERS[event] for event in scenario.head.events)
-    return Tenant(scenario.name, kinds, log, Attributor(log, examples))
+    return Tenant(scenario.name, kinds, log, reader, attributor, retention_s, lock)
+
+
+def _open_log(
+    scenario: str, store: StoreSettings, folder: Path, max_queued_count: int, retention_s: float | None
+) -> EventLog:
+    if isinstance(store, JetStreamSettings):
+        return JetStreamEventLog(store, scenario, max_queued_count, retention_s)
+    return SqliteEventLog(folder, max_queued_count, retention_s)

@@ -1,35 +1,70 @@
 """What every engine of the event log must do. A further engine joins by a further entry in ENGINES."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from services.feedback.config import JetStreamSettings
+from services.feedback.jetstream_store import JetStreamEventLog
 from services.feedback.records import Feedback, Impression
 from services.feedback.sqlite_store import SqliteEventLog
 from services.feedback.store import Appended, EventLog
-from services.runtime.errors import OverloadedError
+from services.runtime.errors import NotReadyError, OverloadedError
+from tests.support.nats_process import NatsProcess, needs_nats
 
-OpenLog = Callable[[], Awaitable[EventLog]]
-
-
-async def open_sqlite(folder: Path) -> EventLog:
-    return SqliteEventLog(folder, max_queued_count=1_000)
+Place = Path | JetStreamSettings
+OpenLog = Callable[..., Awaitable[EventLog]]
 
 
-ENGINES = {"sqlite": open_sqlite}
+async def until_ready(log: EventLog) -> None:
+    """Wait until the engine is connected."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await log.check()
+            except NotReadyError:
+                await asyncio.sleep(0.02)
 
 
-@pytest.fixture(params=ENGINES.values(), ids=ENGINES.keys())
+async def open_sqlite(folder: Place, retention_s: float | None) -> EventLog:
+    assert isinstance(folder, Path)
+    return SqliteEventLog(folder, 1_000, retention_s)
+
+
+async def open_jetstream(settings: Place, retention_s: float | None) -> EventLog:
+    assert isinstance(settings, JetStreamSettings)
+    log = JetStreamEventLog(settings, "video", 1_000, retention_s)
+    await until_ready(log)
+    return log
+
+
+ENGINES = [pytest.param(open_sqlite, id="sqlite"), pytest.param(open_jetstream, id="jetstream", marks=needs_nats)]
+
+
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsProcess]:
+    with NatsProcess(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture(params=ENGINES)
 async def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenLog]:
     """Opens the same log again and again; whatever is open at the end is closed."""
     opened: list[EventLog] = []
+    place: Place = tmp_path / "log"
+    if request.param is open_jetstream:
+        servers = [request.getfixturevalue("nats").url]
+        place = JetStreamSettings(
+            engine="jetstream", path=tmp_path, servers=servers, prefix=f"test-{uuid.uuid4().hex[:12]}"
+        )
 
-    async def open_again() -> EventLog:
+    async def open_again(retention_s: float | None = None) -> EventLog:
         while opened:
             await opened.pop().close()
-        opened.append(await request.param(tmp_path / "log"))
+        opened.append(await request.param(place, retention_s))
         return opened[-1]
 
     yield open_again
@@ -171,3 +206,30 @@ async def test_a_check_changes_nothing_that_is_read(log: EventLog) -> None:
     await log.check()
     assert await log.read(0, 10) == before
     assert log.latest_offset == before[-1].offset
+
+
+async def test_records_beyond_the_retention_go_and_their_offsets_stay_used(open_log: OpenLog) -> None:
+    log = await open_log(retention_s=2)
+    await log.append([impression("r1"), impression("r2")])
+    await log.append([feedback("e1")])
+    last = log.latest_offset
+    async with asyncio.timeout(60):
+        while log.latest_offset:
+            await log.remove_expired()
+            await asyncio.sleep(0.1)
+    assert (await log.read(0, 10), log.expired_offset) == ([], last)
+    log = await open_log(retention_s=1000)
+    await log.remove_expired()
+    assert log.expired_offset == last
+    assert await log.append([feedback("e1")]) == Appended(1, 0), "an id is known as long as its record is kept"
+    assert [entry.record for entry in await log.read(last, 10)] == [feedback("e1")]
+    assert log.latest_offset > last
+
+
+async def test_records_from_before_there_was_a_retention_are_kept_through_it(open_log: OpenLog) -> None:
+    log = await open_log()
+    await log.append([feedback("e1")])
+    log = await open_log(retention_s=1000)
+    await log.append([feedback("e2")])
+    await log.remove_expired()
+    assert (len(await log.read(0, 10)), log.expired_offset) == (2, 0)

@@ -424,4 +424,4 @@ def test_a_second_process_on_the_same_log_refuses_to_start(service: ServiceProce
 def test_a_wrong_setting_stops_the_start_with_its_name(tmp_path: Path) -> None:
     service = ServiceProcess("feedback", {"scenario_files": ["none.yaml"], "store": {"pth": "x"}}, tmp_path)
     assert service.launch().wait(60) == 2
-    assert "store.pth: unknown setting" in service.log
+    assert "store.sqlite.pth: unknown setting" in service.log

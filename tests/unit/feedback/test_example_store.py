@@ -125,6 +125,18 @@ def test_erasing_a_user_removes_examples_and_waiting_events(store: ExampleStore)
     assert count(store, "impressions") == 3, "counters name nobody and stay"
 
 
+def test_what_the_log_no_longer_has_is_removed_and_the_counters_stay(store: ExampleStore) -> None:
+    shown = [impression("r1", "a"), impression("r2", "a"), impression("r3", "a")]
+    store.apply(log_of(click("e1", "lost", "x"), *shown, click("e2", "a", "r1"), click("e3", "late", "y")), NOW)
+    assert store.remove_until(3, limit=2) == 2
+    assert store.remove_until(3, limit=2) == 1
+    assert store.remove_until(3, limit=2) == 0
+    assert [example.request_id for example in examples_of(store)] == ["r3"]
+    assert count(store, "events", "click", "orphan") == 1, "nothing it could wait for can come any more"
+    assert count(store, "events", "click", "waiting") == 1
+    assert (count(store, "impressions"), count(store, "clicks")) == (3, 1)
+
+
 def test_series_are_bounded(store: ExampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(example_store, "MAX_COUNTERS", 6)
     for number in range(6):

@@ -1,7 +1,5 @@
 import asyncio
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,13 +13,13 @@ class Writer:
 
     def __init__(self, max_queued_count: int = 100) -> None:
         self.groups: list[list[Sequence[int]]] = []
-        self.go = threading.Event()
+        self.go = asyncio.Event()
         self.error: Exception | None = None
         self.written_count = 0
-        self.commits = GroupCommit[int, int](self._write, ThreadPoolExecutor(1), max_queued_count, self._on_written)
+        self.commits = GroupCommit[int, int](self._write, max_queued_count, self._on_written)
 
-    def _write(self, batches: list[Sequence[int]]) -> list[int]:
-        assert self.go.wait(30)
+    async def _write(self, batches: list[Sequence[int]]) -> list[int]:
+        await asyncio.wait_for(self.go.wait(), 30)
         self.groups.append(batches)
         if self.error is not None:
             raise self.error

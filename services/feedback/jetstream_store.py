@@ -1,0 +1,248 @@
+"""The event log in NATS JetStream: one stream per scenario, one message per record, a subject per id.
+
+**Each id once, for as long as its record is kept.** The stream takes one message per subject and refuses further ones
+(`max_msgs_per_subject: 1`, `discard: new`, `discard_new_per_subject`), and an id has one subject. The check is part of
+the server's write, so it holds over restarts, for late and repeated deliveries and between writers. `Nats-Msg-Id`
+forgets after its window; `Nats-Expected-Last-Subject-Sequence` is as exact, but binds only publishers that send it.
+
+**All of a batch or nothing.** JetStream before 2.12 has no transaction over messages. So a batch of several records
+goes first, as one message, to the stream of batches: when that stream has it, it counts as taken. Then its records are
+written and its message is erased. When the writer, a server or the connection dies in between, whoever has the log
+open finds the batch and writes the records that are missing; those that are there are refused by their subjects.
+
+**Durable** is what the server's acknowledgement says: the record is in the stream's file, on a majority of `replicas`.
+That outlives kill -9 of the server. The loss of a machine's power it outlives only with several replicas, since a
+nats-server lets the operating system write to the disk and syncs about every minute or two (from version 2.10 on
+`sync_interval: always` syncs every write).
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from nats.js.errors import NotFoundError
+
+from services.feedback.config import JetStreamSettings
+from services.feedback.group_commit import GroupCommit
+from services.feedback.jetstream_client import ANSWER_S, Cursor, Message
+from services.feedback.jetstream_connection import PROBLEMS, JetStreamConnection, not_ready
+from services.feedback.jetstream_format import Names, decode_batch, decode_record, encode
+from services.feedback.records import Feedback, Impression, LogRecord
+from services.feedback.store import Appended
+from services.runtime.errors import InvalidFieldError, NotReadyError
+from services.runtime.tail import Changes
+
+# A batch that was first seen this long ago, and is there still, has lost its writer.
+ABANDONED_S = 2 * ANSWER_S
+# Cursors kept for readers to come back to: a tail reads on with the one it left.
+MAX_CURSORS = 64
+SCAN_MESSAGES = 1_000
+
+
+class JetStreamEventLog:
+    """An EventLog in the stream `<prefix>-<scenario>`. Make it inside a running event loop.
+
+    It connects in the background and again after every loss; until then its methods raise NotReadyError. Any number of
+    processes may have the same log open. SetupError when a file that the settings name cannot be used.
+    """
+
+    def __init__(
+        self, settings: JetStreamSettings, scenario: str, max_queued_count: int, retention_s: float | None = None
+    ) -> None:
+        self.changes = Changes()
+        self._names = Names(settings.prefix, scenario)
+        self._connection = JetStreamConnection(
+            settings, self._names, retention_s, self.changes, self._finish_abandoned, self._lose
+        )
+        self._client = self._connection.client
+        self._manager = self._connection.manager
+        self._publisher = self._connection.publisher
+        self._commits = GroupCommit[Impression | Feedback, Appended](self._write, max_queued_count, self.changes.notify)
+        self._seen_batches: dict[int, float] = {}
+        self._cursors: dict[int, Cursor] = {}
+        self._reading: set[Cursor] = set()
+        self._erasures: set[asyncio.Task[None]] = set()
+
+    @property
+    def latest_offset(self) -> int:
+        """Offset of the newest record; 0 when there is none."""
+        return self._connection.latest_offset
+
+    @property
+    def expired_offset(self) -> int:
+        """See EventLog.expired_offset."""
+        return self._connection.expired_offset
+
+    @property
+    def queued_count(self) -> int:
+        """Records that wait to be written."""
+        return self._commits.queued_count
+
+    async def append(self, batch: Sequence[Impression] | Sequence[Feedback]) -> Appended:
+        """See EventLog.append. InvalidFieldError when the batch is larger than the servers' max_payload."""
+        self._connection.check_ready()
+        size, most = len(encode(batch)), self._client.max_payload
+        if size > most:
+            field = "impressions" if isinstance(batch[0], Impression) else "events"
+            problem = f"take {size} bytes in the log, over the {most} of nats-server's max_payload; send fewer at once"
+            raise InvalidFieldError(field, problem)
+        return await self._commits.submit(batch)
+
+    async def read(self, after_offset: int, limit: int) -> list[LogRecord]:
+        """See EventLog.read. NotReadyError when the servers are away."""
+        if self._connection.seen and after_offset >= self.latest_offset:
+            # Who has read all there was need not know that the servers are away.
+            return []
+        self._connection.check_ready()
+        async with not_ready():
+            messages = await self._read(after_offset, limit)
+            # Where records are missing, the ends of the log may have moved since the last look.
+            if not messages or messages[0].sequence > after_offset + 1:
+                await self._connection.look()
+        return [decode_record(*message) for message in messages]
+
+    async def offset_before_last(self, count: int) -> int:
+        """See EventLog.offset_before_last. NotReadyError when the servers are away."""
+        self._connection.check_ready()
+        async with not_ready():
+            span = count + 1
+            while True:
+                start = max(0, self.latest_offset - span)
+                found = [message.sequence async for message in self._scan(self._names.records, start)]
+                if len(found) > count:
+                    return found[-count - 1]
+                if start == 0:
+                    return 0
+                # Some were erased: look further back.
+                span *= 2
+
+    async def delete_user(self, user_id: str) -> int:
+        """See EventLog.delete_user. Reads the whole log: subjects name no users, since an erasure leaves subjects."""
+        self._connection.check_ready()
+        needle, removed_count = user_id.encode(), 0
+        async with not_ready():
+            await self._finish_batches(0)
+            async for message in self._scan(self._names.records, 0):
+                if needle not in message.data or decode_record(*message).record.user_id != user_id:
+                    continue
+                # The server overwrites the message's bytes, unless it is told not to.
+                with contextlib.suppress(NotFoundError):
+                    removed_count += await self._manager.delete_msg(self._names.records, message.sequence)
+            await self._connection.look()
+        return removed_count
+
+    async def remove_expired(self) -> None:
+        """See EventLog.remove_expired. The server removes by itself; this looks how far it has come."""
+        self._connection.check_ready()
+        async with not_ready():
+            await self._connection.look()
+
+    async def check(self) -> None:
+        """See EventLog.check. Writes a batch of no records and erases it."""
+        self._connection.check_ready()
+        async with not_ready():
+            for sequence in await self._publisher.publish([(self._names.empty_batch_subject, encode([]))]):
+                await self._erase_batch(sequence)
+
+    async def close(self) -> None:
+        """See EventLog.close."""
+        await self._commits.flush()
+        await asyncio.gather(*self._erasures)
+        await self._connection.close()
+
+    async def _write(self, batches: list[Sequence[Impression | Feedback]]) -> list[Appended]:
+        self._connection.check_ready()
+        async with not_ready():
+            several = [batch for batch in batches if len(batch) > 1]
+            taken = await self._publisher.publish(
+                [(self._names.batch_subject(batch), encode(batch)) for batch in several]
+            )
+            offsets = await self._write_records([record for batch in batches for record in batch])
+        for sequence in taken:
+            # Not waited for: one that stays behind is found with the abandoned batches.
+            erasure = asyncio.create_task(self._erase_batch(sequence))
+            self._erasures.add(erasure)
+            erasure.add_done_callback(self._erasures.discard)
+        results, start = [], 0
+        for batch in batches:
+            duplicate_count = offsets[start : start + len(batch)].count(None)
+            results.append(Appended(len(batch) - duplicate_count, duplicate_count))
+            start += len(batch)
+        return results
+
+    async def _write_records(self, records: Sequence[Impression | Feedback]) -> list[int | None]:
+        """Their offsets; None for a record that is there already."""
+        offsets = await self._publisher.publish(
+            [(self._names.record_subject(record), encode(record)) for record in records]
+        )
+        if newest := max((offset for offset in offsets if offset is not None), default=0):
+            await self._connection.tell(newest)
+        return offsets
+
+    async def _erase_batch(self, sequence: int | None) -> None:
+        if sequence is not None:
+            with contextlib.suppress(*PROBLEMS):
+                await self._manager.delete_msg(self._names.batches, sequence)
+
+    async def _finish_abandoned(self) -> None:
+        if (await self._manager.stream_info(self._names.batches)).state.messages:
+            await self._finish_batches(ABANDONED_S)
+
+    async def _finish_batches(self, seen_for_s: float) -> None:
+        """Write what is missing of batches that have been seen here for so long."""
+        now = time.monotonic()
+        messages = [message async for message in self._scan(self._names.batches, 0)]
+        # Clocks of other machines are not asked.
+        self._seen_batches = {m.sequence: self._seen_batches.get(m.sequence, now) for m in messages}
+        for message in messages:
+            if now - self._seen_batches[message.sequence] >= seen_for_s:
+                await self._write_records(decode_batch(message.subject, message.data))
+                await self._erase_batch(message.sequence)
+                self.changes.notify()
+
+    async def _read(self, after_offset: int, limit: int) -> list[Message]:
+        cursor = self._cursors.pop(after_offset, None)
+        if cursor is not None:
+            # The server forgets cursors that nobody reads from.
+            with contextlib.suppress(NotReadyError):
+                return await self._fetch(cursor, after_offset, limit)
+        cursor = Cursor(self._client, self._names.records)
+        await cursor.open(after_offset)
+        return await self._fetch(cursor, after_offset, limit)
+
+    async def _fetch(self, cursor: Cursor, after_offset: int, limit: int) -> list[Message]:
+        self._reading.add(cursor)
+        try:
+            messages = await cursor.fetch(limit)
+        except BaseException:
+            await cursor.close()
+            raise
+        finally:
+            self._reading.discard(cursor)
+        next_offset = messages[-1].sequence if messages else after_offset
+        unused = self._cursors.pop(next_offset, None)
+        if unused is None and len(self._cursors) >= MAX_CURSORS:
+            unused = self._cursors.pop(next(iter(self._cursors)))
+        self._cursors[next_offset] = cursor
+        if unused is not None:
+            await unused.close()
+        return messages
+
+    async def _scan(self, stream: str, after_sequence: int) -> AsyncIterator[Message]:
+        """What the stream holds after a sequence, up to its end."""
+        cursor = Cursor(self._client, stream)
+        await cursor.open(after_sequence)
+        self._reading.add(cursor)
+        try:
+            while cursor.pending_count and (messages := await cursor.fetch(SCAN_MESSAGES)):
+                for message in messages:
+                    yield message
+        finally:
+            self._reading.discard(cursor)
+            await cursor.close()
+
+    def _lose(self, error: NotReadyError) -> None:
+        for cursor in self._reading:
+            cursor.fail(error)
+        self._cursors.clear()
