@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
-from services.training.ascent import TopItems, ascend, best_alone, best_refinement
+from services.training.ascent import TopItems, ascend, best_alone, pays
 from services.training.progress import Reporter
 from services.training.requests import Requests
 from services.training.split import Queries
@@ -48,11 +48,11 @@ def fit_fusion(
     """Set the normalisation of the features and the weights of the click logit's parts, on validation `queries`.
 
     The weights, those for cold items held near those for warm ones, maximise the likelihood of the item that came among
-    all that the user had not had. Those for warm items then maximise NDCG@10, where that pays for users that were not
-    asked (ascent.py). Last, what cold items get is scaled and shifted to what is best for the queries whose item was
-    cold, as far as NDCG@10 of all stays within `cold_price` of the best: an item that is never shown never gets the
-    events that would make it warm. The parts in `left_out`, of PARTS, get no weight; without "cold" all items are
-    treated alike.
+    all that the user had not had. Those for warm items then give way, where that pays for users that were not asked, to
+    the best part alone and what the others add to its NDCG@10 (ascent.py). Last, what cold items get is scaled and
+    shifted to what is best for the queries whose item was cold, as far as NDCG@10 of all stays within `cold_price` of
+    the best: an item that is never shown never gets the events that would make it warm. The parts in `left_out`, of
+    PARTS, get no weight; without "cold" all items are treated alike.
     """
     scorer.eval()
     _normalise_features(scorer, queries, requests)
@@ -78,17 +78,13 @@ def _weights(start: Tensor, told: Tensor, sample: "_FusionSample", top: TopItems
     def fit(rows: IntArray) -> Tensor:
         return _most_likely_weights(start, told, sample.take(rows))
 
-    def from_fitted(rows: IntArray, fitted: Tensor) -> Tensor:
-        return ascend(fitted, free, top.take(rows))
-
-    def from_one_part(rows: IntArray, fitted: Tensor) -> Tensor:
+    def refine(rows: IntArray, fitted: Tensor) -> Tensor:
         items = top.take(rows)
         return ascend(best_alone(fitted, free, items), free, items)
 
     everyone = np.arange(len(users))
     fitted = fit(everyone)
-    refine = best_refinement(fit, (from_fitted, from_one_part), top, users)
-    return refine(everyone, fitted) if refine is not None else fitted
+    return refine(everyone, fitted) if pays(fit, refine, top, users) else fitted
 
 
 def _favour_cold(weights: Tensor, cold_price: float, top: TopItems) -> Tensor:

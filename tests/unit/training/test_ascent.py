@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from services.training.ascent import TopItems, ascend, best_alone, best_refinement
+from services.training.ascent import TopItems, ascend, best_alone, pays
 
 QUERIES, ITEMS, PARTS = 200, 40, 3
 
@@ -52,22 +52,18 @@ def test_what_is_better_for_others_pays_and_chance_does_not() -> None:
     def poor(rows: np.ndarray) -> Tensor:
         return torch.tensor([0.0, 1.0, 0.0])
 
-    def good(rows: np.ndarray, fitted: Tensor) -> Tensor:
-        return torch.tensor([1.0, 0.0, 0.0])
-
-    def same(rows: np.ndarray, fitted: Tensor) -> Tensor:
-        return fitted
-
     items = items_of(informed=2.0)
-    assert best_refinement(poor, [same, good], items, users) is good
-    assert best_refinement(poor, [same], items, users) is None
+    assert pays(poor, lambda rows, fitted: torch.tensor([1.0, 0.0, 0.0]), items, users)
+    assert not pays(poor, lambda rows, fitted: fitted, items, users)
     # Without information what is found on one half is chance on the other.
     nothing = items_of(informed=0.0)
+    assert not pays(poor, lambda rows, fitted: ascend(fitted, torch.ones(PARTS), nothing.take(rows)), nothing, users)
 
-    def chance(rows: np.ndarray, fitted: Tensor) -> Tensor:
-        return ascend(fitted, torch.ones(PARTS), nothing.take(rows))
 
-    assert best_refinement(poor, [chance], nothing, users) is None
+def test_what_adds_no_more_than_chance_stays_out() -> None:
+    items = items_of(informed=2.0)
+    alone = torch.tensor([1.0, 0.0, 0.0])
+    assert ascend(alone, torch.ones(PARTS), items)[1:].abs().max() < 0.3
 
 
 def test_the_best_part_alone_takes_the_place_of_all_that_are_free() -> None:
