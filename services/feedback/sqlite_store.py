@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -220,14 +221,19 @@ class SqliteEventLog:
         self._latest_offset = self._read_latest_offset()
 
     def _read(self, after_offset: int, limit: int) -> list[LogRecord]:
-        def rows(table: str) -> sqlite3.Cursor:
+        def rows(table: str) -> list[tuple[Any, ...]]:
             query = f"SELECT * FROM {table} WHERE log_offset > ? ORDER BY log_offset LIMIT ?"
-            return self._reader.execute(query, (after_offset, limit))
+            return self._reader.execute(query, (after_offset, limit)).fetchall()
 
-        impressions = (LogRecord(row[0], _impression(row)) for row in rows("impressions"))
-        feedback = (LogRecord(row[0], Feedback._make(row[1:])) for row in rows("feedback"))
-        merged = heapq.merge(impressions, feedback, key=lambda entry: entry.offset)
-        return [entry for entry, _ in zip(merged, range(limit), strict=False)]
+        # Both tables as of one moment: a commit between the two would show a record of one and hide an older one of the
+        # other, which whoever goes on from here would never see.
+        self._reader.execute("BEGIN")
+        try:
+            impressions = [LogRecord(row[0], _impression(row)) for row in rows("impressions")]
+            feedback = [LogRecord(row[0], Feedback._make(row[1:])) for row in rows("feedback")]
+        finally:
+            self._reader.execute("COMMIT")
+        return list(islice(heapq.merge(impressions, feedback, key=lambda entry: entry.offset), limit))
 
     def _offset_before_last(self, count: int) -> int:
         newest = "SELECT * FROM (SELECT log_offset FROM {} ORDER BY log_offset DESC LIMIT :limit)"

@@ -175,11 +175,11 @@ async def assert_answers_as_in_process(stub, bundle, **asked):
 
 @pytest.mark.usefixtures("first_version")
 async def test_a_new_and_a_changed_item_get_vectors_and_keep_them_over_a_switch(mesh, stub, feature):
-    request = score_request(["new", "i0"], vector_count=2)
+    request = score_request(["new", "i1"], vector_count=2)
     assert list((await stub.ScoreCandidates(request)).unknown_indexes) == [0]
     items = [
         item_pb2.Item(item_id="new", title="old moon", categories=["war"]),
-        item_pb2.Item(item_id="i0", title="golden king", categories=["music"]),
+        item_pb2.Item(item_id="i1", title="golden king", categories=["music"]),
     ]
 
     async def upserts():
