@@ -97,7 +97,7 @@ class Serving:
         for version in self.versions.missing(named):
             # A variant never costs the current one anything: it waits until the pool serves that.
             if version == named[0] or self._ready:
-                await self._load(version)
+                await self._load(version, variant=version != named[0])
                 await self._switch(named)
         self.versions.let_go(named)
         self._metrics.missing.set(len(set(named) - set(self.versions.names)))
@@ -112,13 +112,13 @@ class Serving:
         if first:
             await self._triton.withdraw_others(keep=named)
 
-    async def _load(self, version: str) -> None:
+    async def _load(self, version: str, variant: bool) -> None:
         """Load a version beside the others; one that cannot be loaded is put off."""
         try:
             model = await self._open(version)
         except NotReadyError as error:
             log.warning("cannot load the version yet", extra={"model_version": version, "reason": str(error)})
-            if self._ready:
+            if variant:
                 # The pool serves the current one, so this one has a trouble of its own.
                 self.versions.postpone(version)
         except Exception as error:
