@@ -4,7 +4,7 @@ import os
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from filelock import FileLock, Timeout
@@ -20,6 +20,10 @@ from services.runtime.scenario import Scenario
 from services.training.config import TrainingSettings
 from services.training.settings.online import OnlineSettings
 from services.training.tables import read_tables
+
+if TYPE_CHECKING:
+    from services.training.online.update import Source
+    from services.training.progress import Reporter
 
 FORGETS_STATUS = 3
 """Exit status of an update that was refused because it forgets too much."""
@@ -115,12 +119,7 @@ def update_once(
     """
     import torch
 
-    from services.cli.progress import progress_bars
-    from services.training.dataset_source import ensure_tables, tables_folder
-    from services.training.online.append import NO_NEWS, append
-    from services.training.online.impressions import NO_EXAMPLES
-    from services.training.online.update import Source, Update
-    from services.training.online.window import count_new
+    from services.training.online.update import Update
     from services.training.progress import Reporter
 
     started = time.monotonic()
@@ -132,37 +131,9 @@ def update_once(
     training.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(training / "update.lock", timeout=0):
-            place = folders.models / name
-            bundle = open_bundle(place / base) if base is not None else open_current_bundle(folders.models, name)
-            learning = bundle.manifest.learning
-            if learning is None:
-                raise SetupError(f"{bundle.path}: made before there were updates; run `recmesh adapt {name}`")
-            with progress_bars() as progress:
-                ensure_tables(scenario, folders.root, progress)
-            tables = read_tables(tables_folder(folders.root, name), scenario.head)
-            news, examples = NO_NEWS, NO_EXAMPLES
-            if folders.addresses.is_file():
-                from services.cli.news import read_examples, read_news
-
-                feedback = find_address("feedback", folders.root, None)
-                news = read_news(name, feedback, find_address("feature", folders.root, None))
-                examples = read_examples(name, feedback, bundle.manifest.split["valid_time_ms"])
-            else:
-                reporter.say("nothing runs on this state folder: the tables alone tell what is new")
-            appended = append(tables, news)
-            since = learning
-            if learned_until_ms is not None and learned_until_ms > learning.data_end_ms:
-                since = learning.model_copy(update={"data_end_ms": learned_until_ms})
-            count = count_new(appended.tables, since)
-            reporter.say(
-                f"{count:,} new events; {appended.new_items:,} items and {appended.new_users:,} users that the tables "
-                f"lack; {appended.repeated_events:,} events known by their id; {appended.unknown_items:,} of unknown "
-                f"items left out; {len(examples):,} shown items"
-            )
-            if count < settings.min_examples:
-                reporter.say(f"fewer than {settings.min_examples:,}: no update")
+            source = _source(scenario, folders, settings, base, learned_until_ms, reporter)
+            if source is None:
                 return None
-            source = Source(bundle, scenario, appended.tables, examples, settings)
             run = Update(source, training / "update", threads, reporter)
             made = run.publish(run.learn(), folders.models)
     except Timeout:
@@ -177,3 +148,54 @@ def update_once(
         set_variants(folders.models, name, [made.manifest.model_version])
     reporter.say(f"{made.path} {_SAID[serve]} ({time.monotonic() - started:.0f} s)")
     return made
+
+
+def _source(
+    scenario: Scenario,
+    folders: StateFolder,
+    settings: OnlineSettings,
+    base: str | None,
+    learned_until_ms: int | None,
+    reporter: "Reporter",
+) -> "Source | None":
+    """What an update learns from: the bundle to go on from, the tables and the newest feedback. None: too little of
+    it is new."""
+    from services.cli.progress import progress_bars
+    from services.training.dataset_source import ensure_tables, tables_folder
+    from services.training.online.append import NO_NEWS, append
+    from services.training.online.impressions import NO_EXAMPLES
+    from services.training.online.update import Source
+    from services.training.online.window import count_new
+
+    name = scenario.name
+    place = folders.models / name
+    bundle = open_bundle(place / base) if base is not None else open_current_bundle(folders.models, name)
+    learning = bundle.manifest.learning
+    if learning is None:
+        raise SetupError(f"{bundle.path}: made before there were updates; run `recmesh adapt {name}`")
+    with progress_bars() as progress:
+        ensure_tables(scenario, folders.root, progress)
+    tables = read_tables(tables_folder(folders.root, name), scenario.head)
+    news, examples = NO_NEWS, NO_EXAMPLES
+    if folders.addresses.is_file():
+        from services.cli.news import read_examples, read_news
+
+        feedback = find_address("feedback", folders.root, None)
+        news = read_news(name, feedback, find_address("feature", folders.root, None))
+        examples = read_examples(name, feedback, bundle.manifest.split["valid_time_ms"])
+    else:
+        reporter.say("nothing runs on this state folder: the tables alone tell what is new")
+    appended = append(tables, news)
+    since = learning
+    if learned_until_ms is not None and learned_until_ms > learning.data_end_ms:
+        since = learning.model_copy(update={"data_end_ms": learned_until_ms})
+    count = count_new(appended.tables, since)
+    reporter.say(
+        f"{count:,} new events; {appended.new_items:,} items and {appended.new_users:,} users that the tables "
+        f"lack; {appended.repeated_events:,} events known by their id; {appended.unknown_items:,} of unknown "
+        f"items left out; {len(examples):,} shown items"
+    )
+    if count < settings.min_examples:
+        reporter.say(f"fewer than {settings.min_examples:,}: no update")
+        return None
+    return Source(bundle, scenario, appended.tables, examples, settings)

