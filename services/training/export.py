@@ -5,7 +5,8 @@ Every file is run against its torch original before it counts as exported.
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,9 @@ def export_part(module: nn.Module, part: str, dims: ModelDims, repository: Path,
     example = _example(inputs, batch=2, varied=0)
     names = [tensor.name for tensor in (*inputs, *outputs)]
     axes = {name: {0: "batch", **dict(enumerate(_AXES.get(name, ()), start=1))} for name in names}
-    with warnings.catch_warnings(), torch.inference_mode():
-        # The tracing exporter announces its successor and warns of each constant it folds.
+    # The tracing exporter announces its successor and warns of each constant it folds.
+    with warnings.catch_warnings(), _errors_only(logging.getLogger("torch.onnx")), torch.inference_mode():
         warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         torch.onnx.export(
             module,
             tuple(example.values()),
@@ -109,12 +109,24 @@ def _check_equal(
             )
 
 
+@contextmanager
+def _errors_only(logger: logging.Logger) -> Iterator[None]:
+    """Lesser messages are dropped within, and come again afterwards."""
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def quantise_where_free(path: Path, largest_loss: float, quality: Callable[[Path], float]) -> dict[str, float | str]:
     """Replace the model by its int8 form (dynamic, weights per channel) if `quality` loses at most `largest_loss` of
     itself. Returns what was measured and decided, for the manifest."""
     quantised = path.with_name("int8.onnx")
-    logging.getLogger().setLevel(max(logging.getLogger().level, logging.ERROR))
-    quantize_dynamic(str(path), str(quantised), per_channel=True, weight_type=QuantType.QInt8)
+    # It warns by the root logger of nodes that it leaves as they are.
+    with _errors_only(logging.getLogger()):
+        quantize_dynamic(str(path), str(quantised), per_channel=True, weight_type=QuantType.QInt8)
     before, after = quality(path), quality(quantised)
     sizes = {"float32_bytes": path.stat().st_size, "int8_bytes": quantised.stat().st_size}
     accepted = after >= before * (1.0 - largest_loss)
