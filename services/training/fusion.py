@@ -34,6 +34,9 @@ _MOST_ITEMS = 4_000
 _DRAWN_ITEMS = 2_000
 _HEAD_ITEMS = 100
 """Of each part, that always count."""
+_LEAST_SPREAD = 1e-2
+"""Of a feature; all of them are logarithms. One that hardly differs says nothing, and must not be blown up to say much:
+beside logits of many thousands single precision loses what the others say."""
 _RIDGE = 1e-4
 _COLD_RIDGE = 3.0
 """In queries: how strongly the weights for cold items are held to those for warm ones."""
@@ -188,7 +191,7 @@ def _normalise_features(scorer: Scorer, queries: Queries, requests: Requests) ->
     sample = requests.features(queries.take(slice(0, _BATCH))).reshape(-1, len(FEATURES))
     flat = torch.from_numpy(sample)
     scorer.get_buffer("feature_mean").copy_(flat.mean(dim=0))
-    scorer.get_buffer("feature_scale").copy_(flat.std(dim=0).clamp(min=1e-6))
+    scorer.get_buffer("feature_scale").copy_(flat.std(dim=0).clamp(min=_LEAST_SPREAD))
 
 
 def _most_likely_weights(start: Tensor, told: Tensor, sample: _FusionSample) -> Tensor:

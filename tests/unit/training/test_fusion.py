@@ -65,13 +65,17 @@ def tensors(batch: Batch) -> dict[str, torch.Tensor]:
     }
 
 
-def fitted(left_out: tuple[str, ...] = (), cold_price: float = 0.0) -> dict[str, float]:
+def fit(left_out: tuple[str, ...] = (), cold_price: float = 0.0) -> Scorer:
     settings = TrainingSettings.model_validate({"vector_dimension": 8, "history_length": 4, "scorer": {"width": 8}})
     scorer: Scorer = make_scorer(settings, TasksSettings(click=TaskSettings(events=["click"])))
     requests = SimpleNamespace(item_vectors=np.zeros((ITEMS, 8), np.float32), tensors=tensors, features=features)
     queries = Batch(np.arange(QUERIES))
     fit_fusion(scorer, queries, requests, cold_price, left_out, Reporter(Console(quiet=True)))  # type: ignore[arg-type]
-    return dict(zip(PARTS, scorer.part_weights.tolist(), strict=True))
+    return scorer
+
+
+def fitted(left_out: tuple[str, ...] = (), cold_price: float = 0.0) -> dict[str, float]:
+    return dict(zip(PARTS, fit(left_out, cold_price).part_weights.tolist(), strict=True))
 
 
 def test_the_part_that_knows_gets_the_weight() -> None:
@@ -108,3 +112,18 @@ def test_of_many_items_the_head_and_a_sample_do(monkeypatch: pytest.MonkeyPatch)
 def test_a_price_for_a_part_that_is_left_out_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"scorer.cold_price has no effect while scorer.left_out"):
         TrainingSettings.model_validate({"scorer": {"cold_price": 0.1, "left_out": ["cold"]}})
+
+
+def test_a_feature_that_hardly_differs_is_not_blown_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    column = FEATURES.index("expected_popularity")
+    plain = features
+
+    def nearly_constant(batch: Batch) -> np.ndarray:
+        values = plain(batch)
+        values[..., column] *= 1e-5
+        return values
+
+    monkeypatch.setitem(globals(), "features", nearly_constant)
+    scale = fit().get_buffer("feature_scale")
+    assert scale[column] == pytest.approx(0.01)
+    assert scale[FEATURES.index("cf")] > 0.5
