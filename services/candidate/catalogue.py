@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from services.candidate.index import FloatArray, IntArray
-from services.model.collaborative import ItemColumns
+from services.model.collaborative import ItemColumns, newness
 from services.runtime.errors import SetupError
 
 T = TypeVar("T", bound=np.generic)
@@ -28,11 +28,14 @@ class Catalogue:
         content_hashes: Sequence[str],
         columns: ItemColumns,
         vectors: FloatArray,
+        columns_time_ms: int | None,
     ) -> None:
+        """`columns` are as of `columns_time_ms`; none: nobody knows, and newness stays 0."""
         self.item_ids = np.array(item_ids, dtype=object)
         self.row_of = {item_id: row for row, item_id in enumerate(item_ids)}
         self.content_hashes = list(content_hashes)
         self.columns = columns
+        self._columns_time_ms = columns_time_ms
         self.retired = np.zeros(len(item_ids), dtype=bool)
         self.bundle_count = len(item_ids)
         self._bundle_vectors = vectors
@@ -64,8 +67,15 @@ class Catalogue:
                     result[place] = later
         return result
 
-    def put(self, item_ids: Sequence[str], content_hashes: Sequence[str], vectors: FloatArray) -> IntArray:
-        """Add items, or new texts of known ones, with vectors [n, D]; returns their rows [n]. Ids are unique."""
+    def put(
+        self,
+        item_ids: Sequence[str],
+        content_hashes: Sequence[str],
+        vectors: FloatArray,
+        published_ms: npt.NDArray[np.float64],
+    ) -> IntArray:
+        """Add items, or new texts of known ones, with vectors [n, D] and the times they came out, in milliseconds [n]
+        (NaN: unknown); returns their rows [n]. Ids are unique."""
         fresh = [item_id for item_id in item_ids if item_id not in self.row_of]
         start = len(self.item_ids)
         self.row_of.update({item_id: start + place for place, item_id in enumerate(fresh)})
@@ -76,6 +86,8 @@ class Catalogue:
         )
         self.retired = _extend(self.retired, len(fresh))
         rows = self.rows(item_ids)
+        if self._columns_time_ms is not None:
+            self.columns.newness[rows] = newness(published_ms, self._columns_time_ms)
         for row, content_hash, vector in zip(rows.tolist(), content_hashes, vectors, strict=True):
             self.content_hashes[row] = content_hash
             self._later_vectors[row] = vector
@@ -86,16 +98,25 @@ def _extend(column: npt.NDArray[T], count: int) -> npt.NDArray[T]:
     return np.concatenate([column, np.zeros(count, dtype=column.dtype)])
 
 
-def read_catalogue(folder: Path) -> Catalogue:
-    """The items of the bundle in `folder`. SetupError when its table and its vectors disagree."""
+def read_catalogue(folder: Path, columns_time_ms: int | None) -> Catalogue:
+    """The items of the bundle in `folder`, its columns as of `columns_time_ms` (see `Catalogue`).
+
+    SetupError when its table and its vectors disagree.
+    """
     names = [field.name for field in fields(ItemColumns)]
-    table = pq.read_table(folder / "items.parquet", columns=["item_id", "content_hash", *names])
+    path = folder / "items.parquet"
+    # A bundle from before there was a column does not have it, and its scorer does not read it.
+    there = [name for name in names if name in pq.read_schema(path).names]
+    table = pq.read_table(path, columns=["item_id", "content_hash", *there])
+    zeros = np.zeros(table.num_rows)
+    columns = {name: table[name].to_numpy() if name in there else zeros for name in names}
     vectors = np.load(folder / "item_vectors.npy", mmap_mode="r")
     if len(vectors) != table.num_rows:
         raise SetupError(f"{folder}: item_vectors.npy has {len(vectors)} rows, items.parquet {table.num_rows}")
     return Catalogue(
         table["item_id"].to_pylist(),
         table["content_hash"].to_pylist(),
-        ItemColumns(*(table[name].to_numpy().astype(np.float32) for name in names)),
+        ItemColumns(**{name: column.astype(np.float32) for name, column in columns.items()}),
         vectors,
+        columns_time_ms,
     )

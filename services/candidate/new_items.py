@@ -5,6 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from services.candidate.index import FloatArray
 from services.candidate.retrieval import Retriever
 from services.model.text import ItemFields, content_hash, format_item
@@ -94,8 +96,10 @@ class NewItems:
         # What was retired or changed meanwhile is left to its newer change.
         places = [place for place, (item_id, entry) in enumerate(batch.items()) if self._waiting.get(item_id) is entry]
         item_ids = [list(batch)[place] for place in places]
-        hashes = [self._waiting.pop(item_id)[1] for item_id in item_ids]
-        self._retriever.put_items(item_ids, hashes, vectors[places])
+        waited = [self._waiting.pop(item_id) for item_id in item_ids]
+        hashes = [text_hash for _, text_hash in waited]
+        published_ms = np.array([change.fields.published_time_ms for change, _ in waited], dtype=np.float64)
+        self._retriever.put_items(item_ids, hashes, vectors[places], published_ms)
         log.info("items indexed", extra={"scenario": self._retriever.manifest.scenario, "items": len(item_ids)})
 
     async def _vectors(self, changes: Sequence[ItemChange]) -> FloatArray:

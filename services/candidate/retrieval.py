@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from services.candidate.catalogue import Catalogue, read_catalogue
 from services.candidate.config import CandidateSettings
@@ -140,9 +141,16 @@ class Retriever:
         """The sources, largest quota first."""
         return [SourceInfo(source.name, self._quotas[source.name], len(source)) for source in self._sources]
 
-    def put_items(self, item_ids: Sequence[str], content_hashes: Sequence[str], vectors: FloatArray) -> None:
-        """Make items retrievable by vectors [m, D], new ones or known ones whose text has changed."""
-        rows = self.catalogue.put(item_ids, content_hashes, vectors)
+    def put_items(
+        self,
+        item_ids: Sequence[str],
+        content_hashes: Sequence[str],
+        vectors: FloatArray,
+        published_ms: npt.NDArray[np.float64],
+    ) -> None:
+        """Make items retrievable by vectors [m, D], new ones or known ones whose text has changed; published_ms [m] as
+        in `Catalogue.put`."""
+        rows = self.catalogue.put(item_ids, content_hashes, vectors, published_ms)
         self._index.add(rows, vectors)
         fresh = np.isin(rows, self._new.accepts(rows))
         self._new_index.add(rows[fresh], vectors[fresh])
@@ -201,7 +209,7 @@ def open_retriever(
     missing = set(HISTORY_FEATURES) - set(manifest.history_recency)
     if missing:
         raise SetupError(f"{bundle.path}: history_recency lacks {', '.join(sorted(missing))}")
-    catalogue = read_catalogue(bundle.path)
+    catalogue = read_catalogue(bundle.path, manifest.columns_time_ms)
     try:
         weights = {name: ItemWeights.load(bundle.path / f"history_{name}.npz") for name in HISTORY_FEATURES}
         index = open_index(bundle.path / "index.faiss", manifest.vector_dimension)

@@ -5,7 +5,7 @@ models/<scenario>/<version>/
     manifest.sha256        checksum of manifest.json
     tokenizer.json         the base model's tokenizer
     items.parquet          item_id, content_hash, text, train_event_count, recent_popularity,
-                           expected_popularity; row i has vector i
+                           expected_popularity, newness; row i has vector i
     item_vectors.npy       float32 [N, D], unit length: what the user vector is compared with
     index.faiss            inner-product index over item_vectors, ids are rows
     history_<feature>.npz  item-to-item weights of a dense feature, sparse rows: indptr [N+1], indices, weights
@@ -177,6 +177,9 @@ class Manifest(Settings):
     """Length that an item's tokens are cut to for the item encoder."""
     item_encoder_version: str
     """Changes exactly when item vectors are not comparable with older ones."""
+    columns_time_ms: int | None = None
+    """The columns of items.parquet are as of this time, milliseconds since 1970 UTC; none: a bundle from before they
+    depended on it."""
     feature_names: list[str]
     """Dense features of the scorer, in order."""
     history_recency: dict[str, HistoryRecency]

@@ -107,6 +107,7 @@ def _manifest(unsealed: UnsealedBundle, decisions: State, calibrated: State, eva
         item_text=adaptation.scenario.head.catalogue.item_text,
         item_tokens=settings.item_tokens,
         item_encoder_version=state_key(adaptation.key("item_adaptation", "user_tower"))[:16],
+        columns_time_ms=adaptation.dataset.split.valid_time_ms,
         feature_names=list(FEATURES),
         history_recency={
             name: HistoryRecency(**asdict(table.recency)) for name, table in adaptation.tables.histories.items()

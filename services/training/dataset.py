@@ -41,6 +41,7 @@ class Dataset:
     interactions: Interactions
     split: Split
     texts: list[str]
+    published_ms: npt.NDArray[np.float64]  # [N] when each item came out, milliseconds since 1970 UTC; NaN: unknown
     gaps: FloatArray  # [E] log1p of the seconds since the same user's event before
 
     @property
@@ -96,6 +97,7 @@ def build_dataset(tables: Tables, scenario: Scenario, protocol: Protocol = TEMPO
         interactions=interactions,
         split=split,
         texts=item_texts(tables.items, scenario.head.catalogue.item_text),
+        published_ms=published_times(tables.items),
         gaps=event_gaps(interactions),
     )
 
@@ -103,6 +105,12 @@ def build_dataset(tables: Tables, scenario: Scenario, protocol: Protocol = TEMPO
 def item_texts(items: pa.Table, template: str) -> list[str]:
     """What each item says of itself to the language model, in the table's order."""
     return [format_item(template, item_fields(row)) for row in items.select(_ITEM_COLUMNS).to_pylist()]
+
+
+def published_times(items: pa.Table) -> npt.NDArray[np.float64]:
+    """When each item came out, in the table's order: milliseconds since 1970 UTC [N]; NaN: unknown."""
+    milliseconds = items["published_time"].cast(pa.timestamp("ms", "UTC")).cast(pa.int64())
+    return milliseconds.cast(pa.float64()).to_numpy(zero_copy_only=False)
 
 
 def item_fields(row: dict[str, Any]) -> ItemFields:

@@ -20,6 +20,7 @@ from services.model.collaborative import (
     decayed_event_counts,
     dense_features,
     event_counts,
+    newness,
 )
 from services.runtime.scenario import TasksSettings
 from services.training.baselines import DenseRows, ease_weights, item_knn_weights, train_matrix
@@ -191,7 +192,12 @@ def fit_columns(dataset: Dataset, tasks: TasksSettings, states: FloatArray, half
     items, times = interactions.items[train][clicks], interactions.times_ms[train][clicks]
     counts = event_counts(items, dataset.item_count)
     recent = decayed_event_counts(items, times, dataset.item_count, split.valid_time_ms, half_life_days)
-    return ItemColumns(counts, recent, expected_popularity(states, counts, split.cold_items))
+    return ItemColumns(
+        counts,
+        recent,
+        expected_popularity(states, counts, split.cold_items),
+        newness(dataset.published_ms, split.valid_time_ms),
+    )
 
 
 def _unit(vectors: FloatArray) -> FloatArray:

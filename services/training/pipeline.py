@@ -68,7 +68,7 @@ STEPS = (
     "distillation",
 )
 """The names of the steps that learn."""
-_VERSIONS = {"collaborative": 5, "scorer": 5}
+_VERSIONS = {"collaborative": 6, "scorer": 5}
 """By section of the settings, how often what its step does with them has changed: a kept result of another version is
 not used."""
 _ITEM_TO_ITEM_VERSION = 1

@@ -96,6 +96,7 @@ def make_tiny_bundle(
         item_text=ITEM_TEXT,
         item_tokens=12,
         item_encoder_version=f"tiny-{dimension}-{seed}",
+        columns_time_ms=1_767_225_600_000,
         feature_names=FEATURE_NAMES,
         history_recency={
             "cf": HistoryRecency(decay=1.0),
@@ -151,6 +152,7 @@ def _write_items(folder: Path, tokenizer: Tokenizer, embeddings: np.ndarray, man
         "train_event_count": pa.array(counts, pa.int64()),
         "recent_popularity": pa.array([c / 2 for c in counts], pa.float32()),
         "expected_popularity": pa.array([0.1 * n if c < 5 else 0.0 for n, c in enumerate(counts)], pa.float32()),
+        "newness": pa.array([0.5 * (n % 3) for n in range(count)], pa.float32()),
     }
     pq.write_table(pa.table(table), folder / "items.parquet")
     # Each item's neighbours are the next three, with falling weights.

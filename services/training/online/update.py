@@ -105,7 +105,7 @@ class Update:
         self._dataset = self.window.dataset
         later_texts = self._dataset.texts[self.window.known_items :]
         self._vectors: ItemVectors = item_vectors(bundle, later_texts, threads)
-        base_tables = unextended(feature_tables(bundle), self._dataset.item_count)
+        base_tables = unextended(feature_tables(bundle), self._dataset.published_ms, bundle.manifest.columns_time_ms)
         self._base = Version(
             bundle.triton_path, bundle.manifest, self._vectors.served, base_tables, dict(bundle.manifest.calibration)
         )
@@ -160,6 +160,7 @@ class Update:
                 "environment": environment(),
                 "method": {**bundle.manifest.method, **method},
                 "split": self._dataset.split.facts(),
+                "columns_time_ms": self._dataset.split.valid_time_ms,
                 "metrics": metrics,
                 "calibration": attempt.version.calibration,
                 "learning": self._learning.model_copy(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from services.model.collaborative import HISTORY_FEATURES, ItemColumns, ItemWeights
+from services.model.collaborative import HISTORY_FEATURES, ItemColumns, ItemWeights, newness
 from services.runtime.bundle import Calibration, Manifest
 from services.runtime.scenario import BlendSettings
 from services.training.dataset import Dataset
@@ -72,10 +72,13 @@ def click_calibration_error(model: FullModel, queries: Queries, candidates: int)
     return expected_calibration_error((retrieved == queries.targets[:, None])[known], clicks[known])
 
 
-def unextended(tables: FeatureTables, item_count: int) -> FeatureTables:
-    """The tables with later items that they know nothing of, as the services have them: rows of zeros."""
+def unextended(
+    tables: FeatureTables, published_ms: npt.NDArray[np.float64], columns_time_ms: int | None
+) -> FeatureTables:
+    """The tables with later items, as the services have them: rows of zeros, but for when they came out. published_ms
+    [N + M] as in `Dataset`; columns_time_ms: what the bundle's columns are as of."""
     known = len(tables.columns.train_event_count)
-    more = item_count - known
+    more = len(published_ms) - known
 
     def column(values: FloatArray) -> FloatArray:
         return np.concatenate([values, np.zeros(more, dtype=values.dtype)])
@@ -84,8 +87,11 @@ def unextended(tables: FeatureTables, item_count: int) -> FeatureTables:
         indptr = np.concatenate([own.weights.indptr, np.full(more, own.weights.indptr[-1])])
         return HistoryTable(ItemWeights(indptr, own.weights.indices, own.weights.weights), own.recency, own.fit)
 
+    columns = ItemColumns(*(column(getattr(tables.columns, field.name)) for field in fields(ItemColumns)))
+    if columns_time_ms is not None:
+        columns.newness[known:] = newness(published_ms[known:], columns_time_ms)
     return FeatureTables(
         {name: table(tables.histories[name]) for name in HISTORY_FEATURES},
-        ItemColumns(*(column(getattr(tables.columns, field.name)) for field in fields(ItemColumns))),
+        columns,
         tables.history_events,
     )

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from services.runtime.bundle import LearningInfo
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
-from services.training.dataset import Dataset, event_gaps, item_texts
+from services.training.dataset import Dataset, event_gaps, item_texts, published_times
 from services.training.online.reference import reference_queries, without
 from services.training.settings.online import OnlineSettings
 from services.training.split import TEMPORAL, Interactions, Queries, cut_at, encode_interactions
@@ -71,10 +71,11 @@ def open_window(
     def cut(own: Interactions) -> Dataset:
         ends = [int(np.searchsorted(own.times_ms, time)) for time in (valid_ms, test_ms)]
         split = cut_at(own, tasks, TEMPORAL, (ends[0], ends[1]), (valid_ms, test_ms))
-        return Dataset(fingerprint, own, split, texts, event_gaps(own))
+        return Dataset(fingerprint, own, split, texts, published, event_gaps(own))
 
     fingerprint = fingerprint_tables(tables)
     texts = item_texts(ordered.items, scenario.head.catalogue.item_text)
+    published = published_times(ordered.items)
     dataset = cut(interactions)
     if not (times[: dataset.split.train_end] >= start_ms).any():
         raise SetupError(

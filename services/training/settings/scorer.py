@@ -12,7 +12,7 @@ TaskWeights = Literal["uncertainty"] | dict[TaskName, Annotated[float, Field(ge=
 
 ScorerPart = Literal[
     "user_tower", "target_attention", "cf", "knn", "text", "popularity", "recent_popularity", "expected_popularity",
-    "cold",
+    "newness", "cold",
 ]  # fmt: skip
 """A part of the click logit (services/training/fusion.py)."""
 

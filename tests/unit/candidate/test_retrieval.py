@@ -110,11 +110,16 @@ def test_new_retired_and_changed_items(bundle):
     retriever = open_with(bundle)
     vector = np.zeros(8, dtype=np.float32)
     vector[0] = 1
-    retriever.put_items(["fresh", "i3"], ["h1", "h2"], np.stack([vector, vector]))
+    retriever.put_items(
+        ["fresh", "i3"], ["h1", "h2"], np.stack([vector, vector]), np.array([1_767_225_600_000, np.nan])
+    )
     got = ask(retriever, vector, n=4)
     assert {"fresh", "i3"} <= set(got.item_ids)
     place = got.item_ids.index("fresh")
-    assert [got.columns[name][place] for name in got.columns] == [0] * len(FEATURES)
+    # Nobody has met it; when it came out is known, which is when the bundle's columns were made.
+    assert [got.columns[name][place] for name in FEATURES] == [0] * (len(FEATURES) - 1) + [
+        pytest.approx(np.log(36_526))
+    ]
     retriever.retire(["fresh", "i3", "unknown"])
     got = ask(retriever, vector, ["i2"], n=50)
     assert not {"fresh", "i3"} & set(got.item_ids)

@@ -15,6 +15,7 @@ from services.model.collaborative import (
     dense_features,
     event_counts,
     history_scores,
+    newness,
 )
 
 DENSE = np.array([[0, 0.5, 0, -0.25], [0.5, 0, 0.125, 0], [0, 0, 0, 0], [1, 0, 2, 0]], dtype=np.float32)
@@ -98,7 +99,10 @@ def test_counts_decay_by_half_in_a_half_life():
 
 
 COLUMNS = ItemColumns(
-    np.array([0, 3, 7], np.float32), np.array([0, 1, 0.5], np.float32), np.array([0.25, 0, 0], np.float32)
+    np.array([0, 3, 7], np.float32),
+    np.array([0, 1, 0.5], np.float32),
+    np.array([0.25, 0, 0], np.float32),
+    np.array([6, 0, 1], np.float32),
 )
 
 
@@ -107,15 +111,25 @@ def test_features_of_one_request_and_of_a_batch_agree():
     histories = {"cf": scores, "knn": scores + 1, "text": scores + 2}
     candidates = np.array([[2, 0], [1, -1]])
     batch = dense_features(FEATURES, histories, COLUMNS, candidates)
-    assert batch.shape == (2, 2, 6)
+    assert batch.shape == (2, 2, 7)
     for row in range(2):
         own = {name: values[row] for name, values in histories.items()}
         assert np.array_equal(batch[row], dense_features(FEATURES, own, COLUMNS, candidates[row]))
-    assert batch[0, 0] == pytest.approx([1.5, 2.5, 3.5, np.log(8), np.log(1.5), 0])
+    assert batch[0, 0] == pytest.approx([1.5, 2.5, 3.5, np.log(8), np.log(1.5), 0, 1])
     assert batch[0, 1, 5] == 0.25
-    assert batch[1, 1].tolist() == [0] * 6
+    assert batch[1, 1].tolist() == [0] * 7
     only = dense_features(["popularity"], {}, COLUMNS, candidates[0])
     assert only[:, 0].tolist() == batch[0, :, 3].tolist()
+
+
+def test_newness_falls_with_the_logarithm_of_the_age_and_is_0_for_what_nobody_knows():
+    day, now = 86_400_000, 900_000_000_000
+    ages = np.array([-30, 0, 9, 99, 40_000, np.nan])
+    new = newness(now - ages * day, now)
+    assert new[0] == new[1] == pytest.approx(np.log(36_526), rel=1e-6)
+    assert new[1] - new[2] == pytest.approx(np.log(10), rel=1e-5)
+    assert new[2] - new[3] == pytest.approx(np.log(10), rel=1e-5)
+    assert new[4:].tolist() == [0, 0]
 
 
 def test_an_unknown_feature_is_named():

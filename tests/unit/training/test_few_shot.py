@@ -30,7 +30,14 @@ def make_dataset() -> Dataset:
         times_ms=np.arange(len(users)) * 1000,
         values=np.full(len(users), np.nan, dtype=np.float32),
     )
-    return Dataset("fingerprint", events, temporal_split(events, TASKS), ["text"] * ITEMS, event_gaps(events))
+    return Dataset(
+        "fingerprint",
+        events,
+        temporal_split(events, TASKS),
+        ["text"] * ITEMS,
+        np.full(ITEMS, np.nan),
+        event_gaps(events),
+    )
 
 
 DATA = make_dataset()

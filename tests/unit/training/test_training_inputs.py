@@ -28,7 +28,9 @@ def dataset() -> Dataset:
         values=np.full(EVENTS, np.nan, dtype=np.float32),
     )
     split = temporal_split(interactions, TASKS)
-    return Dataset("fingerprint", interactions, split, ["text"] * ITEMS, event_gaps(interactions))
+    return Dataset(
+        "fingerprint", interactions, split, ["text"] * ITEMS, np.full(ITEMS, np.nan), event_gaps(interactions)
+    )
 
 
 @pytest.mark.parametrize("length", [1, 4, 64])

@@ -76,7 +76,7 @@ def test_a_page_sees_only_what_came_before_it() -> None:
 
 def test_pages_teach_what_was_clicked_beside_what_was_not() -> None:
     events = interactions()
-    dataset = Dataset("-", events, None, ["", "", "", ""], event_gaps(events))  # type: ignore[arg-type]
+    dataset = Dataset("-", events, None, ["", "", "", ""], np.full(4, np.nan), event_gaps(events))  # type: ignore[arg-type]
     examples = Examples(
         request_ids=["p", "p", "q", "q", "r", "r"],
         user_ids=["a"] * 6,
