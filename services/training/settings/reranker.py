@@ -42,7 +42,7 @@ class RerankerSettings(Settings):
     """Candidates re-ranked per query when its weight is fitted and when it is evaluated."""
     fusion_queries: int = Field(default=200, ge=10)
     """Validation queries on which its weight against the scorer is fitted."""
-    evaluation_queries: int = Field(default=200, ge=10)
+    evaluation_queries: int = Field(default=100, ge=10)
     """Test queries on which the re-ranked order is measured."""
 
     @model_validator(mode="after")
