@@ -68,10 +68,11 @@ STEPS = (
     "distillation",
 )
 """The names of the steps that learn."""
-_VERSIONS = {"collaborative": 6, "scorer": 5}
+_VERSIONS = {"collaborative": 5, "scorer": 6}
 """By section of the settings, how often what its step does with them has changed: a kept result of another version is
 not used."""
 _ITEM_TO_ITEM_VERSION = 1
+_FEATURES_VERSION = 1
 _SCORER_SECTIONS = ("item_adaptation", "user_tower", "collaborative", "scorer")
 _RERANKER_POSITIONS = 4_000
 
@@ -297,7 +298,8 @@ class Adaptation:
             kept = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in asdict(columns).items()}
             return {"texts": states_of(texts), "columns": kept}
 
-        state = self.checkpoints.run("features", self.key("item_adaptation", "user_tower", "collaborative"), work)
+        key = state_key([self.key("item_adaptation", "user_tower", "collaborative"), _FEATURES_VERSION])
+        state = self.checkpoints.run("features", key, work)
         histories = {**self.event_tables, **tables_of(state["texts"])}
         columns = ItemColumns(**{name: column.numpy() for name, column in state["columns"].items()})
         return FeatureTables(histories, columns, chosen.history_events)
