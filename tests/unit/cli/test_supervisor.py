@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,7 @@ import pytest
 from services.cli import supervisor as module
 from services.cli.plan import PortPair, ProcessSpec
 from services.cli.supervisor import Process, Supervisor
+from tests.support.waiting import until
 
 SLEEP = "import time; time.sleep(600)"
 WITH_CHILD = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {SLEEP!r}]); time.sleep(600)"
@@ -32,12 +32,6 @@ def make_spec(folder: Path, name: str, code: str, stage: int = 0) -> ProcessSpec
         log_path=folder / f"{name}.log",
         health_service="",
     )
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def ignore(_process: Process) -> None:
