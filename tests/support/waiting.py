@@ -12,7 +12,7 @@ from services.runtime.errors import NotReadyError
 T = TypeVar("T")
 
 
-def wait_for(ask: Callable[[], T], seconds: float = 60) -> T:
+def wait_for(ask: Callable[[], T], seconds: float = 120) -> T:
     """Ask until the answer is true; fails with the last answer."""
     deadline = time.monotonic() + seconds
     while not (answer := ask()):
@@ -21,7 +21,7 @@ def wait_for(ask: Callable[[], T], seconds: float = 60) -> T:
     return answer
 
 
-async def until(ask: Callable[[], T | Awaitable[T]], seconds: float = 60) -> T:
+async def until(ask: Callable[[], T | Awaitable[T]], seconds: float = 120) -> T:
     """`wait_for` while the loop goes on; `ask` may be a coroutine function."""
     deadline = time.monotonic() + seconds
     while True:

@@ -44,6 +44,7 @@ def simulate(
         typer.Option(min=0, max=1_000, help="kill -9 of so many processes of the mesh meanwhile, drawn by the seed."),
     ] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures as JSON.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page with plots.")] = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Simulated users on a running mesh: they get answers, click by a click model, and everything is counted.
@@ -69,6 +70,11 @@ def simulate(
     print_summary(summary, console)
     if json_file is not None:
         json_file.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    if html_file is not None:
+        # Only now: its plots import much.
+        from services.cli.report.simulated import render_simulation
+
+        html_file.write_text(render_simulation(summary))
     if problems := _problems(summary):
         for problem in problems:
             console.print(f"[red]simulated: {problem}[/]", highlight=False)
