@@ -22,6 +22,8 @@ AT_SCALE = ("--event-log", "jetstream", "--feature-store", "valkey")
 EMBEDDED = ("--event-log", "sqlite", "--feature-store", "lmdb")
 NATS_FEEDBACK_RANKING = 258
 """A seed that draws these three."""
+USERS = 120
+"""So many that nobody sees all of the small catalogue."""
 SEED_VARIABLE = "RECMESH_CHAOS_SEED"
 
 
@@ -34,7 +36,7 @@ def kill_and_count(folder: Path, engines: tuple[str, ...], kills: int, seconds: 
         wait_for(lambda: mesh.is_whole("video"))
         file = folder / "found.json"
         options = {
-            "--users": 12, "--minutes": seconds / 60, "--rate": 10, "--seed": seed, "--kill": kills, "--json": file,
+            "--users": USERS, "--minutes": seconds / 60, "--rate": 10, "--seed": seed, "--kill": kills, "--json": file,
             "--state": folder,
         }  # fmt: skip
         command = [sys.executable, "-m", "services.cli", "simulate", "video"]

@@ -30,7 +30,8 @@ _RETRY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.
 
 
 class Failure(NamedTuple):
-    """A Recommend call that gave nothing to show. Times are of time.monotonic()."""
+    """A Recommend call that failed, or that gave no items and said that something was away (without that, the user has
+    seen all there is). Times are of time.monotonic()."""
 
     began: float
     ended: float
@@ -55,7 +56,7 @@ class Record:
     empty_count: int = 0
     """Answers without items."""
     failures: list[Failure] = field(default_factory=list)
-    """Recommend calls that failed or gave no items."""
+    """Recommend calls without an answer."""
     errors: dict[str, Counter[str]] = field(
         default_factory=lambda: {"Recommend": Counter(), "RecordFeedback": Counter()}
     )
@@ -149,7 +150,8 @@ class Run:
         record.degraded_count += bool(response.degraded_reasons)
         if not response.items:
             record.empty_count += 1
-            record.failures.append(Failure(started, time.monotonic()))
+            if response.degraded_reasons:
+                record.failures.append(Failure(started, time.monotonic()))
             return None
         record.first_served_ms = min(record.first_served_ms or response.served_time_ms, response.served_time_ms)
         record.last_served_ms = max(record.last_served_ms, response.served_time_ms)
