@@ -97,6 +97,10 @@ class JetStreamEventLog:
         self._connection.check_ready()
         async with not_ready():
             messages = await self._read(after_offset, limit)
+            if messages and messages[-1].sequence > self.latest_offset:
+                # Records are there before their writer has told of them: who reads one must find it told.
+                self._connection.take(messages[-1].sequence)
+                self.changes.notify()
             # Where records are missing, the ends of the log may have moved since the last look.
             if not messages or messages[0].sequence > after_offset + 1:
                 await self._connection.look()

@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,9 @@ class SqliteEventLog:
             self._write_in_thread, max_queued_count, self.changes.notify
         )
         self._latest_offset = self._read_latest_offset()
+        # Both threads tell the latest offset; removals make it fall.
+        self._latest_lock = threading.Lock()
+        self._removal_count = 0
         self._expired_offset: int = self._writer.execute("SELECT expired FROM retention").fetchone()[0]
         self._retention_ms = None if retention_s is None else int(retention_s * 1000)
         # Times of arrival are known to a step: a minute, or less where the retention is short.
@@ -169,7 +173,7 @@ class SqliteEventLog:
                 results.append(Appended(accepted, len(batch) - accepted))
                 offset += len(batch)
             self._writer.execute("UPDATE state SET next_offset = ?", (offset,))
-        self._latest_offset = self._read_latest_offset()
+        self._look_for_latest()
         self._last_arrival_ms = arrival_ms
         return results
 
@@ -218,13 +222,14 @@ class SqliteEventLog:
 
     def _forget_removed(self) -> None:
         self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._latest_offset = self._read_latest_offset()
+        self._look_for_latest(removed=True)
 
     def _read(self, after_offset: int, limit: int) -> list[LogRecord]:
         def rows(table: str) -> list[tuple[Any, ...]]:
             query = f"SELECT * FROM {table} WHERE log_offset > ? ORDER BY log_offset LIMIT ?"
             return self._reader.execute(query, (after_offset, limit)).fetchall()
 
+        removal_count = self._removal_count
         # Both tables as of one moment: a commit between the two would show a record of one and hide an older one of the
         # other, which whoever goes on from here would never see.
         self._reader.execute("BEGIN")
@@ -233,7 +238,13 @@ class SqliteEventLog:
             feedback = [LogRecord(row[0], Feedback._make(row[1:])) for row in rows("feedback")]
         finally:
             self._reader.execute("COMMIT")
-        return list(islice(heapq.merge(impressions, feedback, key=lambda entry: entry.offset), limit))
+        records = list(islice(heapq.merge(impressions, feedback, key=lambda entry: entry.offset), limit))
+        with self._latest_lock:
+            # A commit is seen here before its writer has told of it: who reads a record must find it told. Unless
+            # something was removed since: then the writer, who removes after it has told, knows better.
+            if records and removal_count == self._removal_count:
+                self._latest_offset = max(self._latest_offset, records[-1].offset)
+        return records
 
     def _offset_before_last(self, count: int) -> int:
         newest = "SELECT * FROM (SELECT log_offset FROM {} ORDER BY log_offset DESC LIMIT :limit)"
@@ -253,12 +264,18 @@ class SqliteEventLog:
         if removed:
             # The write-ahead log still holds the old pages; this empties it.
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._latest_offset = self._read_latest_offset()
+            self._look_for_latest(removed=True)
         return removed
 
     def _check(self) -> None:
         with transaction(self._writer):
             self._writer.execute("UPDATE state SET next_offset = next_offset + 1")
+
+    def _look_for_latest(self, removed: bool = False) -> None:
+        offset = self._read_latest_offset()
+        with self._latest_lock:
+            self._latest_offset = offset
+            self._removal_count += removed
 
     def _read_latest_offset(self) -> int:
         query = "SELECT ifnull(max(log_offset), 0) FROM {}"

@@ -23,7 +23,7 @@ class EventLog(Protocol):
 
     @property
     def latest_offset(self) -> int:
-        """Offset of the newest record; 0 when there is none."""
+        """Offset of the newest record; 0 when there is none. Who has read a record that is kept finds it told here."""
 
     @property
     def expired_offset(self) -> int:

@@ -12,21 +12,12 @@ from services.feedback.jetstream_store import JetStreamEventLog
 from services.feedback.records import Feedback, Impression
 from services.feedback.sqlite_store import SqliteEventLog
 from services.feedback.store import Appended, EventLog
-from services.runtime.errors import NotReadyError, OverloadedError
+from services.runtime.errors import OverloadedError
 from tests.support.nats_process import NatsProcess, needs_nats
+from tests.support.waiting import until_ready
 
 Place = Path | JetStreamSettings
 OpenLog = Callable[..., Awaitable[EventLog]]
-
-
-async def until_ready(log: EventLog) -> None:
-    """Wait until the engine is connected."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                return await log.check()
-            except NotReadyError:
-                await asyncio.sleep(0.02)
 
 
 async def open_sqlite(folder: Place, retention_s: float | None) -> EventLog:

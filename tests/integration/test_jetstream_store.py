@@ -21,6 +21,7 @@ from services.runtime.config import TlsSettings
 from services.runtime.errors import InvalidFieldError, NotReadyError
 from tests.support.nats_process import NatsProcess, needs_nats
 from tests.support.ports import free_port
+from tests.support.waiting import until, until_ready
 
 pytestmark = needs_nats
 
@@ -34,15 +35,6 @@ def nats(tmp_path: Path) -> Iterator[NatsProcess]:
 @pytest.fixture
 def settings(nats: NatsProcess, tmp_path: Path) -> JetStreamSettings:
     return JetStreamSettings(engine="jetstream", path=tmp_path, servers=[nats.url])
-
-
-async def until_ready(log: JetStreamEventLog) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                return await log.check()
-            except NotReadyError:
-                await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager
@@ -192,6 +184,38 @@ async def test_offsets_go_on_and_ids_stay_known_over_restarts_of_the_server(
         assert await log.append([feedback("e1")]) == Appended(0, 1)
         assert await log.append([feedback("e2")]) == Appended(1, 0)
         assert await event_ids(log) == ["e1", "e2"]
+
+
+async def test_who_reads_a_record_finds_it_told(settings: JetStreamSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers see a record before its writer tells of it; an export that is asked for then must wait for it."""
+    async with open_log(settings) as log:
+        await log.append([feedback("e1")])
+        go_on = asyncio.Event()
+        tell = log._connection.tell
+
+        async def tell_late(offset: int) -> None:
+            await go_on.wait()
+            await tell(offset)
+
+        async def look_away() -> None:
+            pass
+
+        async def both_are_there() -> bool:
+            return (await log._manager.stream_info(log._names.records)).state.messages == 2
+
+        with monkeypatch.context() as patched:
+            patched.setattr(log._connection, "tell", tell_late)
+            patched.setattr(log._connection, "look", look_away)
+            append = asyncio.create_task(log.append([feedback("e2")]))
+            await until(both_are_there)
+            entries = await log.read(0, 10)
+            assert (len(entries), entries[-1].offset) == (2, log.latest_offset)
+            go_on.set()
+            await append
+        # What was told of a record that is erased by now is corrected, though nothing else has changed.
+        log._connection.take(99)
+        await log._connection.look()
+        assert log.latest_offset == entries[-1].offset
 
 
 async def test_a_log_opens_before_its_server_does(nats: NatsProcess, settings: JetStreamSettings) -> None:
