@@ -117,14 +117,16 @@ def plan_processes(
             scenario=scenario or None,
         )
 
+    privacy = {"privacy": {"key_file": str(state.key)}}
     models = str(state.models)
     scoring = {name: address(scoring_name(name)) for name in scenarios}
     specs = [
-        service("feedback", 1, {"store": {"engine": "sqlite", "path": str(state.root / "feedback")}}),
+        service("feedback", 1, {"store": {"engine": "sqlite", "path": str(state.root / "feedback")}} | privacy),
         service(
             "feature",
             2,
-            {"store": {"engine": "lmdb", "path": str(state.root / "feature")}, "feedback": address("feedback")},
+            {"store": {"engine": "lmdb", "path": str(state.root / "feature")}, "feedback": address("feedback")}
+            | privacy,
         ),
     ]
     for name, scenario in scenarios.items():
@@ -139,7 +141,9 @@ def plan_processes(
         specs.append(service("scoring", 3, scoring_config, scoring_name(name), name))
     consumers = {"feature": address("feature"), "feedback": address("feedback"), "scoring": scoring}
     specs.append(service("candidate", 4, consumers | {"models": models, "index": {"engine": "faiss"}}))
-    specs.append(service("ranking", 5, consumers | {"candidate": address("candidate"), "spool": str(state.spool)}))
+    specs.append(
+        service("ranking", 5, consumers | privacy | {"candidate": address("candidate"), "spool": str(state.spool)})
+    )
     return specs
 
 

@@ -20,6 +20,8 @@ class StateFolder:
         self.run = self.root / "run"
         self.log = self.root / "log"
         self.spool = self.root / "spool"
+        self.key = self.root / "pseudonym.key"
+        self.erasures = self.root / "erasures"
         self.lock = self.run / "lock"
         self.addresses = self.run / "up.json"
 

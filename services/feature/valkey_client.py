@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 Command = tuple[Any, ...]
 """A command's name and arguments, e.g. ("HGET", "key", "field")."""
+
+_SCAN_COUNT = 1_000
 
 Lives = Mapping[str, str]
 """The servers that take writes, by address, each with the id of its present life: a server that starts again has a new
@@ -56,6 +58,7 @@ class ValkeyClient:
         # Waiting for the disk takes longer than any other answer.
         self._patient_client = _open(settings, password, settings.timeout_ms + settings.durable_timeout_ms)
         self._warned = False
+        self._rewrite_warned = False
 
     async def run(self, *commands: Command) -> list[Any]:
         """The answers to `commands`, in their order, in one round trip to each server that holds some of their keys."""
@@ -103,6 +106,37 @@ class ValkeyClient:
         for on_disk, on_replicas in zip(answers[1::4], answers[2::4], strict=True):
             self._check_durable(on_disk, on_replicas)
         return dict(zip(nodes, [str(answer["run_id"]) for answer in answers[3::4]], strict=True))
+
+    async def scan(self, pattern: str) -> AsyncIterator[bytes]:
+        """The keys that match, on all servers; a key may come twice."""
+        with _domain_errors():
+            async for key in self._client.scan_iter(match=pattern, count=_SCAN_COUNT):
+                yield key
+
+    async def rewrite_files(self) -> None:
+        """Have the servers write their files anew, so that what was erased is not in them for longer than need be.
+
+        They do it in the background. Where this user may not ask for it, the log says so once: then the bytes stay
+        until a server writes its files anew by itself.
+        """
+        with _domain_errors():
+            nodes = await self._primaries(self._client)
+        found = await self._send(self._client, [(("INFO", "persistence"), node) for node in nodes])
+        for node, persistence in zip(nodes, found, strict=True):
+            if persistence.get("aof_enabled"):
+                await self._ask_to_rewrite(("BGREWRITEAOF",), node)
+            if persistence.get("rdb_saves"):
+                await self._ask_to_rewrite(("BGSAVE", "SCHEDULE"), node)
+
+    async def _ask_to_rewrite(self, command: Command, node: str) -> None:
+        [answer] = await self._send(self._client, [(command, node)], errors_of=str(command[0]))
+        if isinstance(answer, Exception) and not self._rewrite_warned and "progress" not in str(answer):
+            self._rewrite_warned = True
+            log.warning(
+                "the feature store's server does not rewrite its files after an erasure; let this user run %s",
+                command[0],
+                extra={"server": node, "problem": type(answer).__name__},
+            )
 
     def _check_durable(self, on_disk: Any, on_replicas: int) -> None:
         replicas = self._settings.durable_replicas

@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from services.runtime.config import ServerSettings, Settings, TlsSettings
 from services.runtime.errors import SetupError
+from services.runtime.pseudonym import PrivacySettings
 from services.runtime.scenario import EventName, Scenario
 
 
@@ -69,6 +70,8 @@ class FeedbackConfig(Settings):
     """The scenarios it serves."""
     store: StoreSettings
     """Where the event log lives."""
+    privacy: PrivacySettings = PrivacySettings()
+    """Pseudonyms of users."""
 
 
 class FeedbackSettings(Settings):

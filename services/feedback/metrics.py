@@ -60,6 +60,16 @@ class FeedbackCollector(Collector):
         return [*counters.values(), waiting, queued, lag, missed]
 
 
+def dropped_counter(registry: CollectorRegistry) -> Counter:
+    """Records of users who were erased after them, since the process started; by scenario and record."""
+    return Counter(
+        "recmesh_feedback_dropped_total",
+        "Records that were not written because their user was erased after them.",
+        ["scenario", "record"],
+        registry=registry,
+    )
+
+
 def duplicates_counter(registry: CollectorRegistry) -> Counter:
     """Records that came again under an id the log had, since the process started; by scenario and record."""
     return Counter(

@@ -15,6 +15,8 @@ import pytest
 
 from recmesh.feedback.v1 import feedback_service_pb2 as pb
 from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
+from services.feedback.erased_users import GRACE_MS
+from services.runtime.pseudonym import erasure_digest
 from tests.support.service_process import ServiceProcess
 from tests.support.stores import event, impression, now_ms, scenario_file
 
@@ -188,13 +190,21 @@ def test_an_erased_user_is_gone_from_the_log_the_examples_and_the_files(
     record(stub, event("e1", user_id="user-to-erase"), event("e2", user_id="user-to-erase", item_id="never shown"))
     export(stub)
     request = pb.DeleteUserRequest(scenario="video", user_id="user-to-erase")
-    assert stub.DeleteUser(request).removed_count == 4, "two events, an impression, an example"
+    removed = stub.DeleteUser(request)
+    assert (removed.record_count, removed.example_count) == (3, 1), "two events, an impression; an example"
+    assert removed.removed_count == 4
     assert stub.DeleteUser(request).removed_count == 0
-    assert [entry.impression.user_id for entry in read_log(stub)] == ["bert"]
+    kept, erasure = read_log(stub)
+    assert kept.impression.user_id == "bert"
+    assert erasure.erasure.user_digest == erasure_digest("user-to-erase")
     assert [row[0] for row in export(stub)] == ["r2"]
     for path in (tmp_path / "feedback" / "video").iterdir():
         assert b"user-to-erase" not in path.read_bytes(), path
-    assert record(stub, event("e1", user_id="user-to-erase")).accepted_count == 1
+    late = record(stub, event("e1", user_id="user-to-erase"), event("e3", user_id="bert"))
+    assert (late.accepted_count, late.dropped_count) == (1, 1), "what was on its way brings nobody back"
+    assert 'recmesh_feedback_dropped_total{record="feedback",scenario="video"} 1.0' in service.metrics()
+    back = event("e1", user_id="user-to-erase", event_time_ms=now_ms() + 2 * GRACE_MS)
+    assert record(stub, back).accepted_count == 1, "a user may come back"
 
 
 LONG = "x" * 129

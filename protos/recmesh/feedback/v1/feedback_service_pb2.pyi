@@ -59,12 +59,14 @@ class RecordImpressionsRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., impressions: _Optional[_Iterable[_Union[Impression, _Mapping]]] = ...) -> None: ...
 
 class RecordImpressionsResponse(_message.Message):
-    __slots__ = ("accepted_count", "duplicate_count")
+    __slots__ = ("accepted_count", "duplicate_count", "dropped_count")
     ACCEPTED_COUNT_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_COUNT_FIELD_NUMBER: _ClassVar[int]
     accepted_count: int
     duplicate_count: int
-    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ...) -> None: ...
+    dropped_count: int
+    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ..., dropped_count: _Optional[int] = ...) -> None: ...
 
 class RecordFeedbackRequest(_message.Message):
     __slots__ = ("scenario", "events")
@@ -75,12 +77,14 @@ class RecordFeedbackRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Feedback, _Mapping]]] = ...) -> None: ...
 
 class RecordFeedbackResponse(_message.Message):
-    __slots__ = ("accepted_count", "duplicate_count")
+    __slots__ = ("accepted_count", "duplicate_count", "dropped_count")
     ACCEPTED_COUNT_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_COUNT_FIELD_NUMBER: _ClassVar[int]
     accepted_count: int
     duplicate_count: int
-    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ...) -> None: ...
+    dropped_count: int
+    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ..., dropped_count: _Optional[int] = ...) -> None: ...
 
 class StreamFeedbackRequest(_message.Message):
     __slots__ = ("scenario", "events")
@@ -91,12 +95,14 @@ class StreamFeedbackRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Feedback, _Mapping]]] = ...) -> None: ...
 
 class StreamFeedbackResponse(_message.Message):
-    __slots__ = ("accepted_count", "duplicate_count")
+    __slots__ = ("accepted_count", "duplicate_count", "dropped_count")
     ACCEPTED_COUNT_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_COUNT_FIELD_NUMBER: _ClassVar[int]
     accepted_count: int
     duplicate_count: int
-    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ...) -> None: ...
+    dropped_count: int
+    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ..., dropped_count: _Optional[int] = ...) -> None: ...
 
 class TailEventsRequest(_message.Message):
     __slots__ = ("scenario", "after_offset", "last_record_count")
@@ -117,14 +123,26 @@ class TailEventsResponse(_message.Message):
     def __init__(self, records: _Optional[_Iterable[_Union[LogRecord, _Mapping]]] = ..., latest_offset: _Optional[int] = ...) -> None: ...
 
 class LogRecord(_message.Message):
-    __slots__ = ("offset", "impression", "feedback")
+    __slots__ = ("offset", "impression", "feedback", "erasure")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     IMPRESSION_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    ERASURE_FIELD_NUMBER: _ClassVar[int]
     offset: int
     impression: Impression
     feedback: Feedback
-    def __init__(self, offset: _Optional[int] = ..., impression: _Optional[_Union[Impression, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ...) -> None: ...
+    erasure: Erasure
+    def __init__(self, offset: _Optional[int] = ..., impression: _Optional[_Union[Impression, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., erasure: _Optional[_Union[Erasure, _Mapping]] = ...) -> None: ...
+
+class Erasure(_message.Message):
+    __slots__ = ("erasure_id", "user_digest", "erased_time_ms")
+    ERASURE_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ERASED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    erasure_id: str
+    user_digest: bytes
+    erased_time_ms: int
+    def __init__(self, erasure_id: _Optional[str] = ..., user_digest: _Optional[bytes] = ..., erased_time_ms: _Optional[int] = ...) -> None: ...
 
 class ExportExamplesRequest(_message.Message):
     __slots__ = ("scenario", "start_time_ms", "end_time_ms")
@@ -171,7 +189,13 @@ class DeleteUserRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., user_id: _Optional[str] = ...) -> None: ...
 
 class DeleteUserResponse(_message.Message):
-    __slots__ = ("removed_count",)
+    __slots__ = ("removed_count", "record_count", "example_count", "offset")
     REMOVED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RECORD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     removed_count: int
-    def __init__(self, removed_count: _Optional[int] = ...) -> None: ...
+    record_count: int
+    example_count: int
+    offset: int
+    def __init__(self, removed_count: _Optional[int] = ..., record_count: _Optional[int] = ..., example_count: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
