@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from recmesh.feedback.v1 import feedback_service_pb2 as pb
 from recmesh.type.v1 import rung_pb2
 from services.feedback.attributor import Removed
+from services.feedback.consent import ConsentRules
 from services.feedback.example_store import Example
 from services.feedback.records import Erasure, Feedback, Impression, LogRecord
 from services.feedback.tenant import Taken
@@ -80,13 +81,23 @@ def _check_propensity(field: str, value: float) -> None:
 
 
 def feedback_of(
-    request: pb.RecordFeedbackRequest | pb.StreamFeedbackRequest, event_kinds: frozenset[int], pseudonyms: Pseudonyms
-) -> list[Feedback]:
-    """The request's events, of the scenario's kinds, users by pseudonym. InvalidFieldError names the first bad one."""
+    request: pb.RecordFeedbackRequest | pb.StreamFeedbackRequest,
+    event_kinds: frozenset[int],
+    consent: ConsentRules,
+    pseudonyms: Pseudonyms,
+) -> tuple[list[Feedback], int]:
+    """The request's events, of the scenario's kinds, users by pseudonym; and how many more there were without the
+    consent that they need. InvalidFieldError names the first bad one."""
     check_count("events", len(request.events), 1, MAX_BATCH)
-    return [
+    events = [
         _feedback(f"events[{place}]", message, event_kinds, pseudonyms) for place, message in enumerate(request.events)
     ]
+    kept = [
+        event
+        for event, message in zip(events, request.events, strict=True)
+        if consent.allow(event.event_kind, message.consent)
+    ]
+    return kept, len(events) - len(kept)
 
 
 def _feedback(field: str, message: pb.Feedback, event_kinds: frozenset[int], pseudonyms: Pseudonyms) -> Feedback:
@@ -94,6 +105,7 @@ def _feedback(field: str, message: pb.Feedback, event_kinds: frozenset[int], pse
     if kind not in event_kinds:
         names = ", ".join(f"{number} ({EVENT_NAMES[number]})" for number in sorted(event_kinds))
         raise InvalidFieldError(f"{field}.event_kind", f"is {kind}; this scenario accepts {names}")
+    check_enum(f"{field}.consent", message.consent, pb.Consent.values(), "0 (not said), 1 (granted), 2 (denied)")
     check_time_ms(f"{field}.event_time_ms", message.event_time_ms)
     value = message.value if message.HasField("value") else None
     if value is not None:

@@ -61,11 +61,12 @@ class FeedbackCollector(Collector):
 
 
 def dropped_counter(registry: CollectorRegistry) -> Counter:
-    """Records of users who were erased after them, since the process started; by scenario and record."""
+    """Records that may not be kept, since the process started; by scenario, record and reason: "erased" (the user was,
+    after it) or "no_consent"."""
     return Counter(
         "recmesh_feedback_dropped_total",
-        "Records that were not written because their user was erased after them.",
-        ["scenario", "record"],
+        "Records that were not written: their user was erased after them, or did not agree.",
+        ["scenario", "record", "reason"],
         registry=registry,
     )
 

@@ -39,8 +39,7 @@ class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
 
     async def RecordFeedback(self, request: pb.RecordFeedbackRequest, context: Any) -> pb.RecordFeedbackResponse:
         tenant = find_scenario(self._tenants, request.scenario)
-        events = converters.feedback_of(request, tenant.event_kinds, tenant.pseudonyms)
-        return converters.feedback_response(await self._append(tenant, events))
+        return converters.feedback_response(await self._take(tenant, request))
 
     async def StreamFeedback(
         self, requests: AsyncIterator[pb.StreamFeedbackRequest], context: Any
@@ -48,8 +47,7 @@ class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
         total = Taken(0, 0, 0)
         async for request in requests:
             tenant = find_scenario(self._tenants, request.scenario)
-            events = converters.feedback_of(request, tenant.event_kinds, tenant.pseudonyms)
-            taken = await self._append(tenant, events)
+            taken = await self._take(tenant, request)
             total = Taken(*map(sum, zip(total, taken, strict=True)))
         return converters.stream_response(total)
 
@@ -80,6 +78,13 @@ class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
         user_id = converters.user_id_of(request, tenant.pseudonyms)
         return converters.delete_response(await tenant.attributor.delete_user(user_id))
 
+    async def _take(self, tenant: Tenant, request: pb.RecordFeedbackRequest | pb.StreamFeedbackRequest) -> Taken:
+        """Write the events whose users agree to it."""
+        events, denied_count = converters.feedback_of(request, tenant.event_kinds, tenant.consent, tenant.pseudonyms)
+        taken = await self._append(tenant, events) if events else Taken(0, 0, 0)
+        self._dropped.labels(tenant.name, "feedback", "no_consent").inc(denied_count)
+        return taken._replace(dropped_count=taken.dropped_count + denied_count)
+
     async def _append(self, tenant: Tenant, batch: Sequence[Impression] | Sequence[Feedback]) -> Taken:
         try:
             taken = await tenant.append(batch)
@@ -88,5 +93,5 @@ class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
             raise
         record = "impression" if isinstance(batch[0], Impression) else "feedback"
         self._duplicates.labels(tenant.name, record).inc(taken.duplicate_count)
-        self._dropped.labels(tenant.name, record).inc(taken.dropped_count)
+        self._dropped.labels(tenant.name, record, "erased").inc(taken.dropped_count)
         return taken

@@ -8,6 +8,7 @@ from typing import NamedTuple, TextIO
 from services.feedback.attribution import AttributionRules
 from services.feedback.attributor import Attributor
 from services.feedback.config import JetStreamSettings, StoreSettings, feedback_settings
+from services.feedback.consent import ConsentRules
 from services.feedback.erased_users import ErasedUsers
 from services.feedback.example_store import ExampleStore
 from services.feedback.folder_lock import lock_folder
@@ -23,7 +24,7 @@ SECONDS_PER_DAY = 86_400
 
 
 class Taken(NamedTuple):
-    """What became of a batch: records written now, those that the log had already, and those of erased users."""
+    """What became of a batch: records written now, those that the log had already, those that may not be kept."""
 
     accepted_count: int
     duplicate_count: int
@@ -37,6 +38,7 @@ class Tenant:
     name: str
     event_kinds: frozenset[int]
     """Kinds of feedback that the scenario's file lists."""
+    consent: ConsentRules
     log: EventLog
     reader: LogReader
     attributor: Attributor
@@ -75,7 +77,18 @@ def open_tenant(scenario: Scenario, store: StoreSettings, pseudonyms: Pseudonyms
     erased_users = ErasedUsers(log)
     attributor = Attributor(log, reader, examples, erased_users)
     kinds = frozenset(EVENT_NUMBERS[event] for event in scenario.head.events)
-    return Tenant(scenario.name, kinds, log, reader, attributor, retention_s, pseudonyms, erased_users, lock)
+    return Tenant(
+        scenario.name,
+        kinds,
+        ConsentRules(settings.consent),
+        log,
+        reader,
+        attributor,
+        retention_s,
+        pseudonyms,
+        erased_users,
+        lock,
+    )
 
 
 def _open_log(

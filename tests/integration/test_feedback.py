@@ -202,7 +202,7 @@ def test_an_erased_user_is_gone_from_the_log_the_examples_and_the_files(
         assert b"user-to-erase" not in path.read_bytes(), path
     late = record(stub, event("e1", user_id="user-to-erase"), event("e3", user_id="bert"))
     assert (late.accepted_count, late.dropped_count) == (1, 1), "what was on its way brings nobody back"
-    assert 'recmesh_feedback_dropped_total{record="feedback",scenario="video"} 1.0' in service.metrics()
+    assert 'recmesh_feedback_dropped_total{reason="erased",record="feedback",scenario="video"} 1.0' in service.metrics()
     back = event("e1", user_id="user-to-erase", event_time_ms=now_ms() + 2 * GRACE_MS)
     assert record(stub, back).accepted_count == 1, "a user may come back"
 

@@ -1,12 +1,22 @@
 from recmesh.type.v1 import event_kind_pb2 as _event_kind_pb2
 from recmesh.type.v1 import rung_pb2 as _rung_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Consent(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONSENT_UNSPECIFIED: _ClassVar[Consent]
+    CONSENT_GRANTED: _ClassVar[Consent]
+    CONSENT_DENIED: _ClassVar[Consent]
+CONSENT_UNSPECIFIED: Consent
+CONSENT_GRANTED: Consent
+CONSENT_DENIED: Consent
 
 class Impression(_message.Message):
     __slots__ = ("request_id", "user_id", "served_time_ms", "item_ids", "propensities", "scores", "sources", "model_version", "rung")
@@ -31,7 +41,7 @@ class Impression(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_ids: _Optional[_Iterable[str]] = ..., propensities: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., rung: _Optional[_Union[_rung_pb2.Rung, str]] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("event_id", "user_id", "item_id", "event_kind", "event_time_ms", "value", "request_id", "position")
+    __slots__ = ("event_id", "user_id", "item_id", "event_kind", "event_time_ms", "value", "request_id", "position", "consent")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +50,7 @@ class Feedback(_message.Message):
     VALUE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    CONSENT_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     user_id: str
     item_id: str
@@ -48,7 +59,8 @@ class Feedback(_message.Message):
     value: float
     request_id: str
     position: int
-    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., event_kind: _Optional[_Union[_event_kind_pb2.EventKind, str]] = ..., event_time_ms: _Optional[int] = ..., value: _Optional[float] = ..., request_id: _Optional[str] = ..., position: _Optional[int] = ...) -> None: ...
+    consent: Consent
+    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., event_kind: _Optional[_Union[_event_kind_pb2.EventKind, str]] = ..., event_time_ms: _Optional[int] = ..., value: _Optional[float] = ..., request_id: _Optional[str] = ..., position: _Optional[int] = ..., consent: _Optional[_Union[Consent, str]] = ...) -> None: ...
 
 class RecordImpressionsRequest(_message.Message):
     __slots__ = ("scenario", "impressions")
