@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from services.ranking.config import SpoolSettings
@@ -157,8 +157,9 @@ def _checkpoint(path: Path) -> None:
 
 def _empty_log(path: Path) -> bool:
     """Fold the write-ahead log into the file and cut it to nothing; returns whether that was possible now."""
-    with closing(sqlite3.connect(path, timeout=_CLEAR_WAIT_S)) as connection:
+    with closing(sqlite3.connect(path, timeout=_CLEAR_WAIT_S)) as connection, suppress(sqlite3.OperationalError):
         # Nearly all of the work, and nobody waits for it; what is left then holds up an append for a moment only.
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return not busy
+    return False
