@@ -22,6 +22,8 @@ from services.cli.client import CallError, describe
 from services.cli.engines import EngineChoice, Engines, settle_engines
 from services.cli.plan import ProcessSpec, UpdatePlan, plan_processes, plan_updates, process_names
 from services.cli.ports import choose_ports, read_ports
+from services.cli.privacy.erasure import erase_from_services, erase_locally, forget_request, read_requests
+from services.cli.privacy.keys import ensure_key
 from services.cli.readiness import ReadinessView
 from services.cli.seeding import Seeder, TableName
 from services.cli.settings_check import check_sections
@@ -71,6 +73,7 @@ async def running_mesh(
         engines = settle_engines(state, engine_choice)
         names = process_names(scenarios, engines)
         ports = choose_ports(names) if ports_file is None else read_ports(ports_file, names)
+        ensure_key(state)
         specs = plan_processes(scenarios, scenario_files, state, ports, engines)
         late = [] if updates is None else plan_updates(scenarios, scenario_files, state, updates)
         specs += late
@@ -106,6 +109,7 @@ async def _bring_up(
         grpc.aio.insecure_channel(supervisor.processes["feature"].spec.address) as feature,
         grpc.aio.insecure_channel(supervisor.processes["feedback"].spec.address) as feedback,
     ):
+        await asyncio.to_thread(_finish_erasures, supervisor, scenarios, state, console)
         stubs = FeatureServiceStub(feature), FeedbackServiceStub(feedback)
         seeders = {name: Seeder(scenario, state.seed_marker(name), *stubs) for name, scenario in scenarios.items()}
         try:
@@ -116,6 +120,18 @@ async def _bring_up(
                 await seeder.wait_until_read()
         except grpc.aio.AioRpcError as error:
             raise CallError(describe(error, "feature or feedback")) from None
+
+
+def _finish_erasures(
+    supervisor: Supervisor, scenarios: dict[str, Scenario], state: StateFolder, console: Console
+) -> None:
+    """What was asked for while nothing ran, or was interrupted; before the tables are sent."""
+    for path, request in read_requests(state).items():
+        if request.scenario in scenarios:
+            erase_locally(state, request)
+            erase_from_services(request, lambda service: supervisor.processes[service].spec.address)
+            forget_request(path)
+            console.print(f"[green]erased[/] a user of {request.scenario} who was to be", highlight=False)
 
 
 async def _seed(name: str, seeder: Seeder, data_folder: Path, console: Console) -> None:

@@ -162,14 +162,15 @@ def plan_processes(
             scenario=scenario or None,
         )
 
+    privacy = {"privacy": {"key_file": str(state.key)}}
     models = str(state.models)
     scoring = {name: address(scoring_name(name)) for name in scenarios}
     specs = [_plan_engine(name, state, ports[name]) for name in engines.own]
     own = {spec.name: spec.address for spec in specs}
     events = event_log_store(engines, state.root / "feedback", own.get(NATS, ""))
     features = feature_store(engines, state.root / "feature", own.get(VALKEY, ""))
-    specs.append(service("feedback", 1, {"store": events}))
-    specs.append(service("feature", 2, {"store": features, "feedback": address("feedback")}))
+    specs.append(service("feedback", 1, {"store": events} | privacy))
+    specs.append(service("feature", 2, {"store": features, "feedback": address("feedback")} | privacy))
     for name, scenario in scenarios.items():
         specs.append(_plan_triton(scenario, files, state, ports[triton_name(name)]))
         scoring_config = {
@@ -182,7 +183,9 @@ def plan_processes(
         specs.append(service("scoring", 3, scoring_config, scoring_name(name), name))
     consumers = {"feature": address("feature"), "feedback": address("feedback"), "scoring": scoring}
     specs.append(service("candidate", 4, consumers | {"models": models, "index": {"engine": "faiss"}}))
-    specs.append(service("ranking", 5, consumers | {"candidate": address("candidate"), "spool": str(state.spool)}))
+    specs.append(
+        service("ranking", 5, consumers | privacy | {"candidate": address("candidate"), "spool": str(state.spool)})
+    )
     return specs
 
 

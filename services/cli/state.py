@@ -23,6 +23,8 @@ class StateFolder:
         self.spool = self.root / "spool"
         self.seeds = self.root / "seed"
         self.engines = self.root / "engines.yaml"
+        self.key = self.root / "pseudonym.key"
+        self.erasures = self.root / "erasures"
         self.lock = self.run / "lock"
         self.addresses = self.run / "up.json"
 

@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from services.runtime.config import ServerSettings, Settings, TlsSettings
 from services.runtime.errors import SetupError
+from services.runtime.pseudonym import PrivacySettings
 from services.runtime.scenario import EventName, Scenario
 
 
@@ -69,6 +70,17 @@ class FeedbackConfig(Settings):
     """The scenarios it serves."""
     store: StoreSettings
     """Where the event log lives."""
+    privacy: PrivacySettings = PrivacySettings()
+    """Pseudonyms of users."""
+
+
+class ConsentSettings(Settings):
+    """Which events need their user's consent."""
+
+    required: list[EventName] = Field(default_factory=list)
+    """Kinds that are kept only with a consent; the others always are."""
+    default: Literal["granted", "denied"] = "denied"
+    """What holds for an event that does not say."""
 
 
 class FeedbackSettings(Settings):
@@ -80,6 +92,8 @@ class FeedbackSettings(Settings):
     """The same for single kinds of events, where they differ: {purchase: 604800}."""
     impression_wait_s: int = Field(default=600, ge=0)
     """How long an event without an impression waits for one that comes late, in seconds."""
+    consent: ConsentSettings = ConsentSettings()
+    """Which events need their user's consent."""
     max_queued_count: int = Field(default=20_000, ge=1_000)
     """Records that may wait to be written before calls get RESOURCE_EXHAUSTED."""
     retention_days: float | None = Field(default=None, ge=1e-5, le=36_500)
@@ -90,6 +104,12 @@ class FeedbackSettings(Settings):
 def feedback_settings(scenario: Scenario) -> FeedbackSettings:
     """The scenario's section `feedback`. SetupError names what is wrong in it."""
     settings = scenario.section("feedback", FeedbackSettings)
+    for event in settings.consent.required:
+        if event not in scenario.head.events:
+            raise SetupError(
+                f"{scenario.where}.feedback: consent.required: {event!r} is not in the scenario's events: "
+                + ", ".join(scenario.head.events)
+            )
     for event, window_s in settings.attribution_windows_s.items():
         where = f"{scenario.where}.feedback: attribution_windows_s.{event}"
         if event not in scenario.head.events:

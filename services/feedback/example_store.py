@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from services.feedback.attribution import AttributionRules, Labels, Outcome, ShownItem, attribute
 from services.feedback.records import Feedback, Impression, LogRecord
-from services.feedback.sqlite_store import connect, transaction
+from services.feedback.sqlite_store import connect, empty_wal, transaction
 from services.runtime.scenario import EVENT_NAMES
 
 _SCHEMA = """
@@ -95,6 +95,8 @@ class ExampleStore:
         # The log is the durable copy, so the last transactions may be lost with the machine's power.
         self._connection = connect(folder / "examples.db", "NORMAL")
         self._connection.executescript(_SCHEMA)
+        # Who was killed between erasing and emptying the write-ahead log left the old pages in it.
+        empty_wal(self._connection)
         self._rules = rules
         self._offset: int = self._connection.execute("SELECT log_offset FROM checkpoint").fetchone()[0]
         rows = self._connection.execute("SELECT name, label, other_label, count FROM counters")
@@ -111,13 +113,13 @@ class ExampleStore:
         return self._counts
 
     def apply(self, records: Sequence[LogRecord], now_ms: int) -> None:
-        """Attribute the next records of the log. NotReadyError when nothing can be written now."""
+        """Attribute the next records of the log, but erasures. NotReadyError when nothing can be written now."""
         with transaction(self._connection):
             added: Counter[CounterKey] = Counter()
             for offset, record in records:
                 if isinstance(record, Impression):
                     self._add_impression(offset, record, added)
-                else:
+                elif isinstance(record, Feedback):
                     self._add_feedback(offset, record, now_ms, added)
             self._connection.execute("UPDATE checkpoint SET log_offset = ?", (records[-1].offset,))
             counts = self._add_counts(added)
@@ -188,8 +190,13 @@ class ExampleStore:
             self._connection.execute("DELETE FROM answers WHERE user_id = ?", (user_id,))
             self._connection.execute("DELETE FROM waiting WHERE user_id = ?", (user_id,))
         self._counts = counts
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        empty_wal(self._connection)
         return removed
+
+    def user_ids(self) -> set[str]:
+        """Everybody of whom there is something."""
+        rows = self._connection.execute("SELECT user_id FROM answers UNION SELECT user_id FROM waiting")
+        return {user_id for (user_id,) in rows}
 
     def close(self) -> None:
         """Let go of the file."""

@@ -49,6 +49,7 @@ class JetStreamConnection:
         settings: JetStreamSettings,
         names: Names,
         retention_s: float | None,
+        key_id: str,
         changes: Changes,
         on_look: Callable[[], Awaitable[None]],
         on_lost: Callable[[NotReadyError], None],
@@ -65,6 +66,7 @@ class JetStreamConnection:
         self._settings = settings
         self._names = names
         self._retention_s = retention_s
+        self._description = f"user ids are pseudonyms of key {key_id}" if key_id else None
         self._changes = changes
         self._on_look = on_look
         self._on_lost = on_lost
@@ -156,6 +158,7 @@ class JetStreamConnection:
     async def _make_streams(self) -> None:
         records = StreamConfig(
             name=self._names.records,
+            description=self._description,
             subjects=[self._names.record_subjects],
             storage=StorageType.FILE,
             num_replicas=self._settings.replicas,
@@ -174,10 +177,15 @@ class JetStreamConnection:
         )
         for name, config in ((self._names.records, records), (self._names.batches, batches)):
             try:
-                await self.manager.stream_info(name)
+                found = await self.manager.stream_info(name)
             except NotFoundError:
                 await self.manager.add_stream(config)
             else:
+                if found.state.messages and (found.config.description or None) != config.description:
+                    raise NotReadyError(
+                        f"stream {name}: its users' ids are pseudonyms of another key than privacy.key_file, or none; "
+                        "give the key it was filled under, or another prefix"
+                    )
                 # Retention and replicas follow the settings.
                 await self.manager.update_stream(config)
 
