@@ -12,7 +12,7 @@ from services.feedback.jetstream_store import JetStreamEventLog
 from services.feedback.records import Erasure, Feedback, Impression
 from services.feedback.sqlite_store import SqliteEventLog
 from services.feedback.store import Appended, EventLog
-from services.runtime.errors import NotReadyError, OverloadedError
+from services.runtime.errors import OverloadedError
 from services.runtime.pseudonym import erasure_digest
 from tests.support.nats_process import NatsProcess, needs_nats
 from tests.support.waiting import until_ready

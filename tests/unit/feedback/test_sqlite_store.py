@@ -62,9 +62,11 @@ async def test_a_read_from_before_an_erasure_brings_no_offset_back(tmp_path: Pat
     def erase_after_the_read(statement: str) -> None:
         if statement == "COMMIT":
             log._reader.set_trace_callback(None)
-            assert log._writer_thread.submit(log._delete_user, "bob").result() == 1
+            assert log._writer_thread.submit(log._delete_user, "bob", 2).result().removed_count == 1
 
     log._reader.set_trace_callback(erase_after_the_read)
     assert len(await log.read(0, 10)) == 2
-    assert [entry.offset for entry in await log.read(0, 10)] == [log.latest_offset]
+    # Bob's event is gone, the record of his erasure is the last.
+    assert [entry.offset for entry in await log.read(0, 10)] == [1, 3]
+    assert log.latest_offset == 3
     await log.close()
