@@ -20,7 +20,7 @@ def test_it_shows_the_loop_and_ends_with_simulated_users(tmp_path: Path) -> None
         "clicked on",
         "CTR by model_version",
         "simulated: 20 users of video",
-        "triton-video",
+        "gRPC",
     ]
     places = [done.stdout.index(part) for part in parts]
     assert places == sorted(places)
