@@ -1,5 +1,6 @@
 """Messages to records and back. The only file of the service that touches the stubs; every field is checked here."""
 
+import re
 from collections.abc import Sequence
 
 from recmesh.feedback.v1 import feedback_service_pb2 as pb
@@ -7,8 +8,9 @@ from recmesh.type.v1 import rung_pb2
 from services.feedback.attributor import Removed
 from services.feedback.consent import ConsentRules
 from services.feedback.example_store import Example
-from services.feedback.records import Erasure, Feedback, Impression, LogRecord
+from services.feedback.records import Erasure, Feedback, Impression, LogRecord, Team
 from services.feedback.tenant import Taken
+from services.feedback.variant_totals import InterleavingCounts, VariantCounts
 from services.runtime.checks import (
     check_count,
     check_enum,
@@ -21,7 +23,7 @@ from services.runtime.checks import (
 )
 from services.runtime.errors import InvalidFieldError
 from services.runtime.pseudonym import Pseudonyms
-from services.runtime.scenario import EVENT_NAMES
+from services.runtime.scenario import EVENT_NAMES, NAME_PATTERN
 
 MAX_BATCH = 1_000
 MAX_SHOWN_ITEMS = 200
@@ -30,8 +32,10 @@ MAX_INT64 = 2**63 - 1
 # The columns of an export in the order of Example's fields.
 _EXAMPLE_COLUMNS = (
     "request_ids", "user_ids", "item_ids", "positions", "propensities", "sources", "model_versions", "served_times_ms",
-    "clicked", "converted", "ratings",
+    "clicked", "converted", "ratings", "experiments", "variants",
 )  # fmt: skip
+_NAME_TEXT = "send 1 to 32 of a-z, 0-9 and '-' that begin with a letter"
+_TEAMS_TEXT = "0 (TEAM_UNSPECIFIED), 1 (TEAM_FIRST), 2 (TEAM_SECOND)"
 RUNGS = {number: name for name, number in rung_pb2.Rung.items() if number}
 
 
@@ -61,6 +65,7 @@ def _impression(field: str, message: pb.Impression, pseudonyms: Pseudonyms) -> I
         list(message.sources),
         message.model_version,
         message.rung,
+        *_variant(field, message),
     )
     for name in ("propensities", "scores", "sources"):
         check_same_length(f"{field}.{name}", getattr(impression, name), f"{field}.item_ids", item_ids)
@@ -72,6 +77,25 @@ def _impression(field: str, message: pb.Impression, pseudonyms: Pseudonyms) -> I
         if len(source.encode()) > MAX_SOURCE_BYTES:
             raise InvalidFieldError(f"{field}.sources[{place}]", f"is longer than {MAX_SOURCE_BYTES} bytes; shorten it")
     return impression
+
+
+def _variant(field: str, message: pb.Impression) -> tuple[str, str, tuple[int, ...]]:
+    """Experiment, variant and teams."""
+    experiment, variant, teams = message.experiment, message.variant, message.teams
+    if bool(experiment) != bool(variant):
+        raise InvalidFieldError(
+            f"{field}.{'experiment' if variant else 'variant'}", "is empty; send experiment and variant, or neither"
+        )
+    for name, value in (("experiment", experiment), ("variant", variant)):
+        if value and not re.match(NAME_PATTERN, value):
+            raise InvalidFieldError(f"{field}.{name}", f"is {value[:64]!r}; {_NAME_TEXT}")
+    if teams and not experiment:
+        raise InvalidFieldError(f"{field}.teams", "has entries without an experiment; send both, or neither")
+    if teams:
+        check_same_length(f"{field}.teams", teams, f"{field}.item_ids", message.item_ids)
+    for place, team in enumerate(teams):
+        check_enum(f"{field}.teams[{place}]", team, list(Team), _TEAMS_TEXT)
+    return experiment, variant, tuple(teams)
 
 
 def _check_propensity(field: str, value: float) -> None:
@@ -144,6 +168,13 @@ def export_range_of(request: pb.ExportExamplesRequest) -> tuple[int, int]:
     return start, end or MAX_INT64
 
 
+def experiment_of(request: pb.GetVariantCountsRequest) -> str:
+    """The experiment's name. InvalidFieldError where it is none."""
+    if not re.match(NAME_PATTERN, request.experiment):
+        raise InvalidFieldError("experiment", f"is {request.experiment[:64]!r}; {_NAME_TEXT}")
+    return request.experiment
+
+
 def user_id_of(request: pb.DeleteUserRequest, pseudonyms: Pseudonyms) -> str:
     """The pseudonym of the user to erase. InvalidFieldError where the id is bad."""
     return pseudonyms.of(check_id("user_id", request.user_id))
@@ -183,6 +214,16 @@ def examples_response(examples: Sequence[Example]) -> pb.ExportExamplesResponse:
     """One message of an export: each field of the examples as a column."""
     columns = zip(_EXAMPLE_COLUMNS, zip(*examples, strict=True), strict=True)
     return pb.ExportExamplesResponse(**dict(columns))
+
+
+def variant_counts_response(
+    variants: Sequence[VariantCounts], interleaving: InterleavingCounts
+) -> pb.GetVariantCountsResponse:
+    """An experiment's counts as a message."""
+    return pb.GetVariantCountsResponse(
+        variants=[pb.VariantCounts(**variant._asdict()) for variant in variants],
+        interleaving=pb.InterleavingCounts(**interleaving._asdict()),
+    )
 
 
 def delete_response(removed: Removed) -> pb.DeleteUserResponse:

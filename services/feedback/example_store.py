@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from services.feedback.attribution import AttributionRules, Labels, Outcome, ShownItem, attribute
-from services.feedback.records import Feedback, Impression, LogRecord
-from services.feedback.sqlite_store import connect, empty_wal, transaction
+from services.feedback.records import Feedback, Impression, LogRecord, Team
+from services.feedback.sqlite_store import add_columns, connect, empty_wal, transaction
+from services.feedback.variant_totals import InterleavingCounts, VariantCounts, VariantTotals
 from services.runtime.scenario import EVENT_NAMES
 
 _SCHEMA = """
@@ -43,6 +44,12 @@ CREATE TABLE IF NOT EXISTS checkpoint (only_row INTEGER PRIMARY KEY CHECK (only_
 INSERT OR IGNORE INTO checkpoint VALUES (1, 0);
 """
 
+# Columns that came later, by table.
+_LATER_COLUMNS = {
+    "answers": {"experiment": "TEXT NOT NULL DEFAULT ''", "variant": "TEXT NOT NULL DEFAULT ''"},
+    "shown": {"team": "INTEGER NOT NULL DEFAULT 0"},
+}
+
 _FIND = """
 SELECT shown.answer_offset, shown.position, answers.served_time_ms, answers.model_version, shown.source, shown.clicked,
     shown.converted, shown.rating
@@ -55,7 +62,8 @@ MAX_COUNTERS = 2_000
 
 
 class CounterKey(NamedTuple):
-    """A counter: impressions, clicks and conversions by (model_version, source); events by (event, outcome).
+    """A counter: impressions, clicks and conversions by (model_version, source), the same with the prefix variant_ by
+    (experiment, variant); events by (event, outcome).
 
     An event that waits for its impression is counted under WAITING until it is decided.
     """
@@ -79,6 +87,8 @@ class Example(NamedTuple):
     clicked: bool
     converted: bool
     rating: float
+    experiment: str = ""
+    variant: str = ""
 
 
 class ExamplePage(NamedTuple):
@@ -97,6 +107,9 @@ class ExampleStore:
         self._connection.executescript(_SCHEMA)
         # Who was killed between erasing and emptying the write-ahead log left the old pages in it.
         empty_wal(self._connection)
+        for table, columns in _LATER_COLUMNS.items():
+            add_columns(self._connection, table, columns)
+        self._variants = VariantTotals(self._connection)
         self._rules = rules
         self._offset: int = self._connection.execute("SELECT log_offset FROM checkpoint").fetchone()[0]
         rows = self._connection.execute("SELECT name, label, other_label, count FROM counters")
@@ -142,13 +155,13 @@ class ExampleStore:
     def page(self, start: tuple[int, int], end_time_ms: int, limit: int) -> ExamplePage:
         """Examples of the next `limit` answers from (served_time_ms, log_offset) on that were served before the end."""
         query = (
-            "SELECT log_offset, request_id, served_time_ms, model_version FROM answers"
+            "SELECT log_offset, request_id, served_time_ms, model_version, experiment, variant FROM answers"
             " WHERE (served_time_ms, log_offset) >= (?, ?) AND served_time_ms < ?"
             " ORDER BY served_time_ms, log_offset LIMIT ?"
         )
         answers = self._connection.execute(query, (*start, end_time_ms, limit)).fetchall()
         examples = []
-        for offset, request_id, served_time_ms, model_version in answers:
+        for offset, request_id, served_time_ms, model_version, experiment, variant in answers:
             shown = self._connection.execute(
                 "SELECT user_id, item_id, position, propensity, source, clicked, converted, rating FROM shown"
                 " WHERE answer_offset = ? ORDER BY position",
@@ -157,7 +170,7 @@ class ExampleStore:
             for user_id, item_id, position, propensity, source, clicked, converted, rating in shown:
                 example = Example(
                     request_id, user_id, item_id, position, propensity, source, model_version, served_time_ms,
-                    bool(clicked), bool(converted), rating,
+                    bool(clicked), bool(converted), rating, experiment, variant,
                 )  # fmt: skip
                 examples.append(example)
         following = (answers[-1][2], answers[-1][0] + 1) if len(answers) == limit else None
@@ -176,6 +189,7 @@ class ExampleStore:
             answers = self._connection.execute(query, (offset, limit - len(waiting))).fetchall()
             self._connection.executemany("DELETE FROM shown WHERE answer_offset = ?", answers)
             self._connection.executemany("DELETE FROM answers WHERE log_offset = ?", answers)
+            self._variants.remove_until(offset)
             counts = self._add_counts(added)
         self._counts = counts
         return len(waiting) + len(answers)
@@ -189,14 +203,20 @@ class ExampleStore:
             removed = self._connection.execute("DELETE FROM shown WHERE user_id = ?", (user_id,)).rowcount
             self._connection.execute("DELETE FROM answers WHERE user_id = ?", (user_id,))
             self._connection.execute("DELETE FROM waiting WHERE user_id = ?", (user_id,))
+            self._variants.delete_user(user_id)
         self._counts = counts
         empty_wal(self._connection)
         return removed
 
     def user_ids(self) -> set[str]:
         """Everybody of whom there is something."""
-        rows = self._connection.execute("SELECT user_id FROM answers UNION SELECT user_id FROM waiting")
-        return {user_id for (user_id,) in rows}
+        tables = ("answers", "waiting", "variant_users")
+        query = " UNION ".join(f"SELECT user_id FROM {table}" for table in tables)
+        return {user_id for (user_id,) in self._connection.execute(query)}
+
+    def variant_counts(self, experiment: str) -> tuple[list[VariantCounts], InterleavingCounts]:
+        """See VariantTotals.counts."""
+        return self._variants.counts(experiment)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -226,14 +246,26 @@ class ExampleStore:
     def _add_impression(self, offset: int, impression: Impression, added: Counter[CounterKey]) -> None:
         user_id = impression.user_id
         self._connection.execute(
-            "INSERT INTO answers VALUES (?, ?, ?, ?, ?)",
-            (offset, impression.request_id, user_id, impression.served_time_ms, impression.model_version),
-        )
-        columns = zip(impression.item_ids, impression.propensities, impression.sources, strict=True)
+            "INSERT INTO answers (log_offset, request_id, user_id, served_time_ms, model_version, experiment, variant)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                offset, impression.request_id, user_id, impression.served_time_ms, impression.model_version,
+                impression.experiment, impression.variant,
+            ),
+        )  # fmt: skip
+        teams = impression.teams or (Team.NEITHER,) * len(impression.item_ids)
+        columns = zip(impression.item_ids, impression.propensities, impression.sources, teams, strict=True)
         self._connection.executemany(
-            "INSERT INTO shown VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0)",
+            "INSERT INTO shown (answer_offset, position, user_id, item_id, propensity, source, team, clicked,"
+            " converted, rating) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0)",
             [(offset, position, user_id, *values) for position, values in enumerate(columns)],
         )
+        self._variants.add_impression(offset, impression)
+        if impression.experiment and not impression.teams:
+            variant = impression.experiment, impression.variant
+            added[CounterKey("variant_impressions", *variant)] += len(impression.item_ids)
+            for name in ("variant_clicks", "variant_conversions"):
+                added[CounterKey(name, *variant)] += 0
         for source in impression.sources:
             added[CounterKey("impressions", impression.model_version, source)] += 1
             for name in ("clicks", "conversions"):
@@ -268,6 +300,10 @@ class ExampleStore:
                 ("conversions", shown.labels.converted, labels.converted),
             ):
                 added[CounterKey(name, shown.model_version, shown.source)] += after - before
+            earned = self._variants.add_labels(shown.answer_offset, shown.position, shown.labels, labels)
+            if earned is not None:
+                added[CounterKey("variant_clicks", *earned[:2])] += earned.clicks
+                added[CounterKey("variant_conversions", *earned[:2])] += earned.conversions
         if outcome is not Outcome.WAITING:
             added[CounterKey("events", EVENT_NAMES[event.event_kind], outcome)] += 1
         return outcome

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -50,7 +50,21 @@ CREATE TABLE IF NOT EXISTS arrivals (first_offset INTEGER PRIMARY KEY, arrived_m
 """
 
 _TABLES = ("impressions", "feedback", "erasures")
-_ADD_IMPRESSION = "INSERT INTO impressions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO NOTHING"
+# Columns that came later. A log from before gets them when it is opened.
+_LATER_COLUMNS = {
+    "experiment": "TEXT NOT NULL DEFAULT ''",
+    "variant": "TEXT NOT NULL DEFAULT ''",
+    "teams": "TEXT NOT NULL DEFAULT '[]'",
+}
+
+_IMPRESSION = (
+    "log_offset, request_id, user_id, served_time_ms, item_ids, propensities, scores, sources, model_version, rung,"
+    " experiment, variant, teams"
+)
+_ADD_IMPRESSION = (
+    f"INSERT INTO impressions ({_IMPRESSION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (request_id) DO NOTHING"
+)
 _ADD_FEEDBACK = "INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
 
 # Records that one transaction of retention removes, so that writes wait little.
@@ -81,6 +95,14 @@ def empty_wal(connection: sqlite3.Connection) -> None:
         raise NotReadyError("the event log's files cannot be cleared while they are read; ask again")
 
 
+def add_columns(connection: sqlite3.Connection, table: str, columns: Mapping[str, str]) -> None:
+    """Give a table those of `columns` (name → type and default) that it lacks."""
+    known = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+    for name, definition in columns.items():
+        if name not in known:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {definition}")
+
+
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """All or nothing. NotReadyError when SQLite cannot write now (disk full, locked, read-only)."""
@@ -104,6 +126,7 @@ class SqliteEventLog:
     def __init__(self, folder: Path, max_queued_count: int, retention_s: float | None = None) -> None:
         self._writer = connect(folder / "log.db", "FULL")
         self._writer.executescript(_SCHEMA)
+        add_columns(self._writer, "impressions", _LATER_COLUMNS)
         # Who was killed between erasing and emptying the write-ahead log left the old pages in it.
         empty_wal(self._writer)
         self._reader = connect(folder / "log.db", "FULL")
@@ -250,8 +273,8 @@ class SqliteEventLog:
         self._look_for_latest(removed=True)
 
     def _read(self, after_offset: int, limit: int) -> list[LogRecord]:
-        def rows(table: str) -> list[tuple[Any, ...]]:
-            query = f"SELECT * FROM {table} WHERE log_offset > ? ORDER BY log_offset LIMIT ?"
+        def rows(table: str, columns: str = "*") -> list[tuple[Any, ...]]:
+            query = f"SELECT {columns} FROM {table} WHERE log_offset > ? ORDER BY log_offset LIMIT ?"
             return self._reader.execute(query, (after_offset, limit)).fetchall()
 
         removal_count = self._removal_count
@@ -259,7 +282,7 @@ class SqliteEventLog:
         # which whoever goes on from here would never see.
         self._reader.execute("BEGIN")
         try:
-            impressions = [LogRecord(row[0], _impression(row)) for row in rows("impressions")]
+            impressions = [LogRecord(row[0], _impression(row)) for row in rows("impressions", _IMPRESSION)]
             feedback = [LogRecord(row[0], Feedback._make(row[1:])) for row in rows("feedback")]
             erasures = [LogRecord(row[0], Erasure._make(row[1:])) for row in rows("erasures")]
         finally:
@@ -328,7 +351,8 @@ def _now_ms() -> int:
 
 def _impression(row: tuple[Any, ...]) -> Impression:
     item_ids, propensities, scores, sources = map(json.loads, row[4:8])
-    return Impression(row[1], row[2], row[3], item_ids, propensities, scores, sources, row[8], row[9])
+    plain = (row[1], row[2], row[3], item_ids, propensities, scores, sources, row[8], row[9])
+    return Impression(*plain, row[10], row[11], tuple(json.loads(row[12])))
 
 
 def _row(offset: int, record: Impression | Feedback) -> tuple[object, ...]:
@@ -337,5 +361,5 @@ def _row(offset: int, record: Impression | Feedback) -> tuple[object, ...]:
     columns = (record.item_ids, record.propensities, record.scores, record.sources)
     return (
         offset, record.request_id, record.user_id, record.served_time_ms, *map(json.dumps, columns),
-        record.model_version, record.rung,
+        record.model_version, record.rung, record.experiment, record.variant, json.dumps(record.teams),
     )  # fmt: skip
