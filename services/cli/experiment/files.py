@@ -7,13 +7,14 @@ from typing import Literal
 
 import yaml
 from filelock import FileLock
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from services.cli.experiment.shares import document_of, shares_of
 from services.cli.state import StateFolder, write_text_atomically
 from services.ranking.config import ExperimentSettings, ranking_settings
 from services.ranking.experiment_file import experiment_path, read_experiment
 from services.runtime.config import Settings
+from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
 
 Action = Literal["start", "step", "roll back", "end"]
@@ -91,7 +92,14 @@ class ExperimentFiles:
         return decided
 
     def decisions(self) -> list[Decided]:
-        """All that was decided, oldest first."""
+        """All that was decided, oldest first. SetupError names a line that cannot be read."""
         if not self.decisions_path.exists():
             return []
-        return [Decided.model_validate_json(line) for line in self.decisions_path.read_text().splitlines() if line]
+        found = []
+        for number, line in enumerate(self.decisions_path.read_text().splitlines(), start=1):
+            try:
+                found.append(Decided.model_validate_json(line))
+            except ValidationError as error:
+                problem = error.errors()[0]["msg"]
+                raise SetupError(f"{self.decisions_path}: line {number}: {problem}; mend it or remove it") from None
+        return found

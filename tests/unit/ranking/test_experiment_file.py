@@ -31,7 +31,8 @@ class Followed:
         self.follower = ExperimentFollower(scenario, settings.experiment, folder, self.dealer, metrics)
 
     def write(self, content):
-        self.path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        text = content if isinstance(content, str | bytes) else yaml.safe_dump(content)
+        self.path.write_bytes(text.encode() if isinstance(text, str) else text)
 
     def look(self):
         self.follower.look()
@@ -69,13 +70,23 @@ def test_an_empty_file_is_no_experiment_whatever_the_scenario_file_says(tmp_path
     [
         "variants: [",
         "\0",
+        b"\xff\xfe",
         document(bold=20, variants=[{"name": "a", "percent": 20}, {"name": "b", "percent": 20}]),
         document(variants=[{"name": "a", "percent": 50}, {"name": "b", "percent": 50, "blend": {"conversion": 1}}]),
         document(variants=[{"name": "a", "percent": 0, "rolled_back": "why"}, {"name": "b", "percent": 100}]),
         document(unknown=1),
         [1, 2],
     ],
-    ids=["no yaml", "binary", "shares", "no such task", "control rolled back", "unknown setting", "a list"],
+    ids=[
+        "no yaml",
+        "binary",
+        "not utf-8",
+        "shares",
+        "no such task",
+        "control rolled back",
+        "unknown setting",
+        "a list",
+    ],
 )
 def test_a_wrong_file_is_counted_once_and_the_last_good_one_stays(tmp_path, wrong):
     followed = Followed(tmp_path, document("configured"))

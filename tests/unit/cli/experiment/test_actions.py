@@ -113,3 +113,11 @@ def test_a_wrong_share_leaves_the_file_as_it_was(state, files):
         set_shares(state, scenario(), {"bold": 95})
     assert files.running() == plain()
     assert len(files.decisions()) == 1
+
+
+def test_a_decision_that_cannot_be_read_is_named(state, files):
+    start_experiment(state, scenario(), plain())
+    with files.decisions_path.open("a") as file:
+        file.write('{"time": "2026\n')
+    with pytest.raises(SetupError, match=r"video.jsonl: line 2: .*; mend it or remove it"):
+        files.decisions()
