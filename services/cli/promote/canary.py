@@ -5,15 +5,19 @@ PROMOTIONS.jsonl says which version is on its way, VARIANTS and CURRENT what ser
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from services.cli.promote import experiment
+from filelock import FileLock, Timeout
+
+from services.cli.experiment.actions import roll_back, set_shares, start_experiment, stop_experiment
+from services.cli.experiment.files import Decided, ExperimentFiles
 from services.cli.state import StateFolder
 from services.experiment.canary import CanaryStep, next_move
-from services.experiment.guardrails import ArmCounts, Decision
+from services.experiment.guardrails import Decision
 from services.ranking.config import ExperimentSettings, VariantSettings
 from services.runtime.bundle import current_version, serve_versions, served_versions
 from services.runtime.errors import SetupError
@@ -22,20 +26,24 @@ from services.runtime.scenario import Scenario
 from services.training.settings.promotion import PromotionSettings
 
 CONTROL, CANARY = "control", "canary"
-_ROLLED_BACK = "rolled back: "
+
+
+class BusyError(SetupError):
+    """Somebody else takes the scenario's turn, or checks a version."""
 
 
 @dataclass(frozen=True)
 class Counts:
     """What is known of a canary since it began."""
 
-    canary: ArmCounts
+    impressions: int
+    """Items that it showed."""
     decision: Decision
     """What the guardrails say."""
 
 
-ReadCounts = Callable[[ExperimentSettings, Promotion], Counts]
-"""Raises CallError or OSError when the counts cannot be had."""
+ReadCounts = Callable[[ExperimentSettings], Counts]
+"""Raises CallError, OSError or SetupError when the counts cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -54,47 +62,81 @@ class Turn:
         return self.action in ("promote", "roll back")
 
 
+def describe(turn: Turn) -> str:
+    """One line."""
+    said = {
+        "start": f"canary at {turn.percent:g} %",
+        "wait": f"stays at {turn.percent:g} %",
+        "raise": f"now at {turn.percent:g} %",
+        "promote": "is the current version",
+        "roll back": "rolled back",
+    }[turn.action]
+    return f"{turn.version}: {said}: {turn.reason}"
+
+
 def experiment_name(time: datetime) -> str:
     """No two canaries of a scenario have the same."""
     return f"canary-{time:%Y%m%d-%H%M%S}"
 
 
-def now() -> datetime:
-    """UTC."""
-    return datetime.now(UTC)
+@contextmanager
+def alone(state: StateFolder, scenario: Scenario) -> Iterator[None]:
+    """Nobody else checks or moves the scenario's versions meanwhile. BusyError when somebody does."""
+    lock = state.models / scenario.name / "promote.lock"
+    if not lock.parent.is_dir():
+        raise SetupError(f"{lock.parent}: no model yet; run `recmesh adapt {scenario.name}`")
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise BusyError(f"{lock}: another `recmesh promote {scenario.name}` works; wait for it") from None
 
 
 def take_turn(state: StateFolder, scenario: Scenario, settings: PromotionSettings, read_counts: ReadCounts) -> Turn:
     """One turn. SetupError when no version is on its way, or another experiment stands in its way."""
-    name, models = scenario.name, state.models
+    name, models, files = scenario.name, state.models, ExperimentFiles(state, scenario)
     promotion = open_promotion(read_promotions(models, name))
     if promotion is None:
         raise SetupError(f"{models / name}: no version is on its way to users; run `recmesh promote {name}`")
-    version = promotion.version
-    running = experiment.running(state, scenario)
+    running = files.running()
     own = running if running is not None and running.name == promotion.experiment else None
-    if current_version(models, name) == version:
+    if current_version(models, name) == promotion.version:
         return _promote(state, scenario, promotion, own, "it is the current version")
+    ended = _why_over(files.decisions(), promotion.experiment)
     if own is None:
-        ended = experiment.end_reason(state, scenario, promotion.experiment)
         if ended is not None:
-            reason = ended.removeprefix(_ROLLED_BACK) if ended.startswith(_ROLLED_BACK) else f"its experiment {ended}"
-            return _roll_back(state, scenario, promotion, None, reason)
+            return _roll_back(state, scenario, promotion, None, ended)
+        if running is not None:
+            raise SetupError(f"{name}: experiment {running.name!r} runs, and a canary is one, too; end it first")
         return _start(state, scenario, promotion, settings.steps[0])
-    variant = next(variant for variant in own.variants if variant.name == CANARY)
-    if variant.percent == 0:
-        return _roll_back(state, scenario, promotion, own, experiment.roll_back_reason(state, scenario, own.name))
-    counts = read_counts(own, promotion)
-    move = next_move(settings.steps, variant.percent, round(counts.canary.clicks.trials), counts.decision)
+    percent = next((variant.percent for variant in own.variants if variant.name == CANARY), 0.0)
+    if percent == 0:
+        return _roll_back(state, scenario, promotion, own, ended or "it has no users")
+    counts = read_counts(own)
+    move = next_move(settings.steps, percent, counts.impressions, counts.decision)
     if move.action == "roll back":
         decision = counts.decision
-        experiment.roll_back(state, scenario, CANARY, decision.guardrail, decision.reason)
+        roll_back(state, scenario, own.name, CANARY, decision.guardrail, decision.reason)
         return _roll_back(state, scenario, promotion, own, move.reason)
     if move.action == "promote":
         return _promote(state, scenario, promotion, own, move.reason)
     if move.action == "raise":
-        experiment.set_shares(state, scenario, {CANARY: move.percent}, move.reason)
-    return Turn(move.action, version, move.percent, move.reason)
+        set_shares(state, scenario, {CANARY: move.percent}, move.reason)
+    return Turn(move.action, promotion.version, move.percent, move.reason)
+
+
+def _why_over(decisions: Sequence[Decided], experiment: str) -> str | None:
+    """Why a canary's experiment has no users any more; none: it never began."""
+    own = [decided for decided in decisions if decided.experiment == experiment]
+    if not own:
+        return None
+    for decided in reversed(own):
+        if decided.action == "roll back":
+            return f"guardrail {decided.guardrail}: {decided.reason}"
+    last = own[-1]
+    if last.action == "step":
+        return "its share was set to 0 by hand"
+    return f"its experiment was ended: {last.reason}" if last.reason else "its experiment was ended by hand"
 
 
 def _start(state: StateFolder, scenario: Scenario, promotion: Promotion, step: CanaryStep) -> Turn:
@@ -110,8 +152,8 @@ def _start(state: StateFolder, scenario: Scenario, promotion: Promotion, step: C
             VariantSettings(name=CANARY, percent=step.percent, model_version=version),
         ),
     )
-    experiment.start_experiment(state, scenario, dealt, f"canary of {version}: {promotion.outcome} the gate")
-    return Turn("start", version, step.percent, f"experiment {dealt.name}: control and canary")
+    start_experiment(state, scenario, dealt, f"canary of {version}, which {promotion.outcome} the gate")
+    return Turn("start", version, step.percent, f"experiment {dealt.name}")
 
 
 def _promote(
@@ -122,7 +164,7 @@ def _promote(
     # First everyone's version changes, then the experiment ends: no user goes back to the old one between.
     serve_versions(models, scenario.name, version, [other for other in others if other != version])
     if own is not None:
-        experiment.stop_experiment(state, scenario, f"{version} is the current version")
+        stop_experiment(state, scenario, f"{version} is the current version")
     _record(state, scenario, promotion, "promoted", reason)
     return Turn("promote", version, 100.0, reason)
 
@@ -133,7 +175,7 @@ def _roll_back(
     version, models = promotion.version, state.models
     # First nobody is dealt to it, then it stops serving.
     if own is not None:
-        experiment.stop_experiment(state, scenario, f"{_ROLLED_BACK}{reason}")
+        stop_experiment(state, scenario, f"{version} is rolled back: {reason}")
     current, *others = served_versions(models, scenario.name)
     serve_versions(models, scenario.name, current, [other for other in others if other != version])
     _record(state, scenario, promotion, "rolled_back", reason)
@@ -142,7 +184,7 @@ def _roll_back(
 
 def _record(state: StateFolder, scenario: Scenario, promotion: Promotion, outcome: Outcome, reason: str) -> None:
     line = Promotion(
-        time=now().isoformat(timespec="milliseconds"),
+        time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         version=promotion.version,
         base=promotion.base,
         outcome=outcome,

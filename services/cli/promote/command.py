@@ -4,18 +4,18 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.markup import escape
 
+from services.cli.experiment.command import running_sources
+from services.cli.experiment.files import ExperimentFiles
 from services.cli.options import DEFAULT_STATE, StateOption, open_console
-from services.cli.promote import experiment
-from services.cli.promote.canary import Turn, experiment_name, now, take_turn
+from services.cli.promote.canary import ReadCounts, Turn, alone, describe, experiment_name, take_turn
 from services.cli.promote.counts import counts_reader
 from services.cli.promote.report import as_json, check_table, refusals
 from services.cli.scenarios import named_scenario, scenario_files
@@ -70,7 +70,7 @@ def promote(
         _finish(folders, named, settings, every)
         return
     os.environ["OMP_NUM_THREADS"] = str(named.section("training", TrainingSettings).threads)
-    with _alone(folders, named):
+    with alone(folders, named):
         _promote(folders, named, settings, scenario_files(scenario_file), version, check_only, force, json_file)
 
 
@@ -96,7 +96,7 @@ def _promote(
     candidate = _candidate(folders, scenario, incumbent, version)
     names = candidate.manifest.model_version, incumbent.manifest.model_version
     if not check_only and _goes_on(folders, scenario, candidate):
-        _print_turn(take_turn(folders, scenario, settings, counts_reader(folders, scenario)), console)
+        _print_turn(take_turn(folders, scenario, settings, _counts(folders, scenario)), console)
         return
     checks = run_checks(folders, scenario, files, candidate, incumbent, settings)
     reasons = refusals(checks, settings.required)
@@ -111,7 +111,7 @@ def _promote(
             raise typer.Exit(REFUSED_STATUS)
         console.print(f"[green]{names[0]} would pass[/]", highlight=False)
         return
-    begun = now()
+    begun = datetime.now(UTC)
     outcome: Outcome = "passed" if not reasons else "forced" if force else "refused"
     line = Promotion(
         time=begun.isoformat(timespec="milliseconds"),
@@ -129,7 +129,7 @@ def _promote(
         console.print(
             f"[bold white on red] FORCED [/] {names[0]} goes to users although the gate refuses it", highlight=False
         )
-    _print_turn(take_turn(folders, scenario, settings, counts_reader(folders, scenario)), console)
+    _print_turn(take_turn(folders, scenario, settings, _counts(folders, scenario)), console)
 
 
 def run_checks(
@@ -192,24 +192,25 @@ def _goes_on(folders: StateFolder, scenario: Scenario, candidate: Bundle) -> boo
         )
     if before is not None:
         return True
-    other = experiment.running(folders, scenario)
+    other = ExperimentFiles(folders, scenario).running()
     if other is not None:
         raise SetupError(f"{name}: experiment {other.name!r} runs, and a canary is one, too; end it first")
     return False
 
 
 def _finish(folders: StateFolder, scenario: Scenario, settings: PromotionSettings, every: float | None) -> None:
-    console, read = open_console(), counts_reader(folders, scenario)
+    console, begun = open_console(), open_promotion(read_promotions(folders.models, scenario.name))
     while True:
         try:
-            with _alone(folders, scenario):
-                turn = take_turn(folders, scenario, settings, read)
+            with alone(folders, scenario):
+                turn = _ended(folders, scenario, begun) or take_turn(
+                    folders, scenario, settings, _counts(folders, scenario)
+                )
         except (RecmeshError, OSError) as error:
-            no_canary = open_promotion(read_promotions(folders.models, scenario.name)) is None
-            if every is None or no_canary:
+            if every is None or begun is None:
                 raise
             # A service that is away now is back later.
-            console.print(f"[yellow]no turn: {error}[/]", highlight=False, soft_wrap=True)
+            console.print(f"[yellow]no turn: {escape(str(error))}[/]", highlight=False, soft_wrap=True)
         else:
             _print_turn(turn, console)
             if turn.action == "roll back":
@@ -219,25 +220,22 @@ def _finish(folders: StateFolder, scenario: Scenario, settings: PromotionSetting
         time.sleep(every)
 
 
+def _ended(folders: StateFolder, scenario: Scenario, begun: Promotion | None) -> Turn | None:
+    """How the canary ended that was on its way when this command began: `recmesh up` takes its turns, too."""
+    if begun is None:
+        return None
+    for line in reversed(read_promotions(folders.models, scenario.name)):
+        if line.experiment == begun.experiment and line.outcome == "promoted":
+            return Turn("promote", line.version, 100.0, line.reason)
+        if line.experiment == begun.experiment and line.outcome == "rolled_back":
+            return Turn("roll back", line.version, 0.0, line.reason)
+    return None
+
+
 def _print_turn(turn: Turn, console: Console) -> None:
-    said = {
-        "start": f"canary at {turn.percent:g} %",
-        "wait": f"stays at {turn.percent:g} %",
-        "raise": f"now at {turn.percent:g} %",
-        "promote": "[green]is the current version[/]",
-        "roll back": "[bold red]rolled back[/]",
-    }[turn.action]
-    console.print(f"{turn.version}: {said}: {turn.reason}", highlight=False, soft_wrap=True)
+    colour = {"promote": "green", "roll back": "bold red"}.get(turn.action, "default")
+    console.print(escape(describe(turn)), style=colour, highlight=False, soft_wrap=True)
 
 
-@contextmanager
-def _alone(folders: StateFolder, scenario: Scenario) -> Iterator[None]:
-    """SetupError when another `recmesh promote` works on the scenario."""
-    lock = folders.models / scenario.name / "promote.lock"
-    if not lock.parent.is_dir():
-        raise SetupError(f"{lock.parent}: no model yet; run `recmesh adapt {scenario.name}`")
-    try:
-        with FileLock(lock, timeout=0):
-            yield
-    except Timeout:
-        raise SetupError(f"{lock}: another `recmesh promote {scenario.name}` works; wait for it") from None
+def _counts(folders: StateFolder, scenario: Scenario) -> ReadCounts:
+    return counts_reader(scenario, lambda: running_sources(folders))

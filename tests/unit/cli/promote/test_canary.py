@@ -4,12 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.cli.experiment.actions import roll_back, start_experiment, stop_experiment
+from services.cli.experiment.files import ExperimentFiles
 from services.cli.promote import canary as canary_module
-from services.cli.promote import experiment
-from services.cli.promote.canary import CANARY, Counts, experiment_name, take_turn
+from services.cli.promote.canary import CANARY, BusyError, Counts, alone, experiment_name, take_turn
 from services.cli.state import StateFolder
-from services.experiment.guardrails import ArmCounts, Decision
-from services.experiment.moments import RatioMoments
+from services.experiment.guardrails import Decision
 from services.ranking.config import ExperimentSettings, VariantSettings
 from services.runtime.bundle import current_version, served_versions, set_current_version, set_variants
 from services.runtime.errors import SetupError
@@ -32,8 +32,11 @@ class Killed(BaseException):
 
 
 def counted(impressions, decision=GOES_ON):
-    moments = RatioMoments.of_users([0] * 10, [impressions / 10] * 10)
-    return lambda settings, promotion: Counts(ArmCounts(moments, impressions, 0, 0), decision)
+    return lambda settings: Counts(impressions, decision)
+
+
+def running(state):
+    return ExperimentFiles(state, SCENARIO).running()
 
 
 @pytest.fixture
@@ -61,8 +64,7 @@ def turn(state, impressions=0, decision=GOES_ON):
 
 
 def share(state):
-    running = experiment.running(state, SCENARIO)
-    return {variant.name: (variant.percent, variant.model_version) for variant in running.variants}
+    return {variant.name: (variant.percent, variant.model_version) for variant in running(state).variants}
 
 
 def outcomes(state):
@@ -80,7 +82,7 @@ def test_a_canary_grows_and_becomes_current(state):
     done = turn(state, 500)
     assert (done.action, done.percent, done.over) == ("promote", 100, True)
     assert served_versions(state.models, "video") == ["v2", "v0"]
-    assert experiment.running(state, SCENARIO) is None
+    assert running(state) is None
     assert outcomes(state) == [("v2", "passed"), ("v2", "promoted")]
     with pytest.raises(SetupError, match="no version is on its way"):
         turn(state)
@@ -92,14 +94,14 @@ def test_a_crossed_guardrail_takes_it_back(state):
     assert (done.action, done.percent, done.over) == ("roll back", 0, True)
     assert done.reason == "guardrail ctr: CTR 1 % against 5 %"
     assert served_versions(state.models, "video") == ["v1", "v0"]
-    assert experiment.running(state, SCENARIO) is None
+    assert running(state) is None
     assert outcomes(state) == [("v2", "passed"), ("v2", "rolled_back")]
     assert read_promotions(state.models, "video")[-1].reason == done.reason
 
 
 def test_one_that_the_watch_has_taken_back_leaves(state):
     turn(state)
-    experiment.roll_back(state, SCENARIO, CANARY, "ctr", "surely below")
+    roll_back(state, SCENARIO, running(state).name, CANARY, "ctr", "surely below")
     done = turn(state, 10_000)
     assert (done.action, done.reason) == ("roll back", "guardrail ctr: surely below")
     assert served_versions(state.models, "video") == ["v1", "v0"]
@@ -107,7 +109,7 @@ def test_one_that_the_watch_has_taken_back_leaves(state):
 
 def test_one_whose_experiment_was_ended_by_hand_leaves(state):
     turn(state)
-    experiment.stop_experiment(state, SCENARIO, "")
+    stop_experiment(state, SCENARIO)
     assert turn(state, 10_000).reason == "its experiment was ended by hand"
     assert served_versions(state.models, "video") == ["v1", "v0"]
 
@@ -116,17 +118,32 @@ def test_one_that_a_hand_made_current_has_ended(state):
     turn(state)
     set_current_version(state.models, "video", "v2")
     assert turn(state).action == "promote"
-    assert experiment.running(state, SCENARIO) is None
+    assert running(state) is None
 
 
 def test_another_experiment_stands_in_the_way(state):
     variants = (VariantSettings(name="control", percent=50), VariantSettings(name="bold", percent=50))
-    experiment.start_experiment(
-        state, SCENARIO, ExperimentSettings(name="bold", salt="saltsalt", variants=variants), "for a test"
-    )
+    start_experiment(state, SCENARIO, ExperimentSettings(name="bold", salt="saltsalt", variants=variants), "for a test")
     with pytest.raises(SetupError, match="experiment 'bold' runs"):
         turn(state)
     assert share(state) == {"control": (50, None), "bold": (50, None)}
+
+
+def test_an_experiment_of_the_scenario_file_stands_in_the_way_too(state):
+    variants = [{"name": "control", "percent": 50}, {"name": "bold", "percent": 50}]
+    dealt = {"name": "bold", "salt": "saltsalt", "variants": variants}
+    scenario = Scenario("video", HEAD | {"ranking": {"experiment": dealt}}, "test")
+    with pytest.raises(SetupError, match="experiment 'bold' runs, and a canary is one"):
+        take_turn(state, scenario, SETTINGS, counted(0))
+
+
+def test_one_at_a_time(state):
+    with (
+        alone(state, SCENARIO),
+        pytest.raises(BusyError, match="another `recmesh promote video` works"),
+        alone(state, SCENARIO),
+    ):
+        pass
 
 
 def test_a_second_canary_of_the_same_version_is_another_experiment(state):
@@ -162,8 +179,7 @@ def test_whoever_was_killed_at_any_write_goes_on(state, monkeypatch, life, end, 
         return write
 
     for name in WRITES:
-        holder = canary_module if hasattr(canary_module, name) else experiment
-        monkeypatch.setattr(holder, name, deadly(getattr(holder, name)))
+        monkeypatch.setattr(canary_module, name, deadly(getattr(canary_module, name)))
     for impressions, decision in life:
         for _ in range(3):
             try:
@@ -176,7 +192,7 @@ def test_whoever_was_killed_at_any_write_goes_on(state, monkeypatch, life, end, 
             if done.action == "wait" or done.over:
                 break
     assert outcomes(state) == [("v2", "passed"), ("v2", end)]
-    assert experiment.running(state, SCENARIO) is None
+    assert running(state) is None
     if end == "promoted":
         assert served_versions(state.models, "video") == ["v2", "v0"]
     else:
