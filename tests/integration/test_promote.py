@@ -12,7 +12,14 @@ from services.cli.state import StateFolder
 from services.runtime.bundle import current_version, open_bundle, served_versions
 from services.runtime.errors import SetupError
 from services.runtime.promotions import read_promotions
-from tests.support.tasteful_state import GATE, make_tasteful_bundle, make_tasteful_state
+from tests.support.tasteful_state import (
+    EVENTS_PER_USER,
+    GATE,
+    HELD_OUT_TURN,
+    USER_COUNT,
+    make_tasteful_bundle,
+    make_tasteful_state,
+)
 from tests.support.triton_process import needs_triton
 from tests.support.worse_bundle import make_worse
 
@@ -44,7 +51,7 @@ def test_a_version_that_is_as_good_becomes_a_canary(state: StateFolder, tmp_path
     (line,) = read_promotions(state.models, "video")
     assert (line.version, line.base, line.outcome) == (SAME, FIRST, "passed")
     figures = {check.name: check.figures for check in line.checks}
-    assert figures["quality"]["queries"] == 144
+    assert figures["quality"]["queries"] == USER_COUNT * (EVENTS_PER_USER - HELD_OUT_TURN)
     assert figures["quality"]["difference"] == 0
     assert figures["quality"]["incumbent"] > 0.2
     assert figures["drift"]["psi"] == pytest.approx(0, abs=1e-9)

@@ -12,7 +12,7 @@ from services.runtime.bundle import Bundle
 from services.training.tables import EVENTS, ITEMS, USERS, Tables, write_tables
 from tests.support.tiny_bundle import GENRES, ITEM_TEXT, make_tiny_bundle, tiny_item_fields
 
-ITEM_COUNT, USER_COUNT, EVENTS_PER_USER, HELD_OUT_TURN = 96, 48, 9, 6
+ITEM_COUNT, USER_COUNT, EVENTS_PER_USER, HELD_OUT_TURN = 240, 160, 9, 6
 FIRST_EVENT = datetime(2026, 1, 1, tzinfo=UTC)
 GATE: dict[str, Any] = {
     "quality": {"min_queries": 50},
@@ -48,6 +48,11 @@ def make_tasteful_state(state: Path, **sections: dict[str, Any]) -> tuple[Bundle
     file = state / "video.yaml"
     file.write_text(yaml.safe_dump({"scenarios": {"video": head | sections}}))
     return make_tasteful_bundle(state, "20260101-000000-first", current=True), file
+
+
+def likes(user: int, item_id: str) -> bool:
+    """Whether user "u<user>" likes the item's genre."""
+    return int(item_id[1:]) % len(GENRES) == user % len(GENRES)
 
 
 def _tables() -> Tables:

@@ -10,7 +10,7 @@ from services.cli.promote.report import refusals
 from services.cli.state import StateFolder
 from services.runtime.bundle import current_version, served_versions
 from services.runtime.errors import SetupError
-from services.runtime.promotions import Check, read_promotions
+from services.runtime.promotions import Check, append_promotion, read_promotions
 from tests.support.tiny_bundle import make_tiny_bundle
 
 PASSES = [
@@ -117,6 +117,26 @@ def test_a_canary_that_was_rolled_back_is_status_4(state, asked, monkeypatch):
     with pytest.raises(typer.Exit) as exit_:
         promote(state, finish=True, every=0.1)
     assert (exit_.value.exit_code, turns) == (4, [])
+
+
+@pytest.mark.parametrize(("outcome", "status"), [("promoted", None), ("rolled_back", 4)])
+def test_a_canary_that_somebody_else_saw_through_is_told(state, asked, monkeypatch, capsys, outcome, status):
+    promote(state)
+    begun = read_promotions(state.models, "video")[-1]
+
+    def take_turn(*arguments):
+        end = {"outcome": outcome, "reason": "by recmesh up", "checks": []}
+        append_promotion(state.models, "video", begun.model_copy(update=end))
+        return command.Turn("wait", "v3", 10, "")
+
+    monkeypatch.setattr(command, "take_turn", take_turn)
+    if status is None:
+        promote(state, finish=True, every=0.1)
+    else:
+        with pytest.raises(typer.Exit) as exit_:
+            promote(state, finish=True, every=0.1)
+        assert exit_.value.exit_code == status
+    assert "by recmesh up" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
