@@ -82,6 +82,10 @@ def test_a_shuffled_version_is_refused_and_forced_past_it_rolled_back(mesh: UpPr
     assert f"{WORSE}: rolled back: guardrail ctr" in mesh.output.replace("\n", " ")
 
 
+def _versions(mesh: UpProcess) -> set[str]:
+    return {mesh.recommend("video", f"u{user}", skip_impression=True).model_version for user in range(20)}
+
+
 def _use_until_it_is_gone(mesh: UpProcess) -> dict[str, int]:
     """Users come and click on what they like; returns the items shown by variant until the canary has ended."""
     random = np.random.default_rng(0)

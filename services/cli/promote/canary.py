@@ -112,6 +112,9 @@ def take_turn(state: StateFolder, scenario: Scenario, settings: PromotionSetting
     percent = next((variant.percent for variant in own.variants if variant.name == CANARY), 0.0)
     if percent == 0:
         return _roll_back(state, scenario, promotion, own, ended or "it has no users")
+    if promotion.version not in served_versions(models, name):
+        # Its users get the current version, so its counts say nothing of it.
+        return _roll_back(state, scenario, promotion, own, "it was taken out of service by hand")
     counts = read_counts(own)
     move = next_move(settings.steps, percent, counts.impressions, counts.decision)
     if move.action == "roll back":

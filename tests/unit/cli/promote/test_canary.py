@@ -114,6 +114,14 @@ def test_one_whose_experiment_was_ended_by_hand_leaves(state):
     assert served_versions(state.models, "video") == ["v1", "v0"]
 
 
+def test_one_that_was_taken_out_of_service_does_not_become_current(state):
+    turn(state)
+    set_variants(state.models, "video", ["v0"])
+    done = turn(state, 10_000)
+    assert (done.action, done.reason) == ("roll back", "it was taken out of service by hand")
+    assert running(state) is None
+
+
 def test_one_that_a_hand_made_current_has_ended(state):
     turn(state)
     set_current_version(state.models, "video", "v2")
