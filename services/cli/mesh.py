@@ -26,6 +26,7 @@ from services.cli.plan import ProcessSpec, UpdatePlan, plan_processes, plan_upda
 from services.cli.ports import choose_ports, read_ports
 from services.cli.privacy.erasure import erase_from_services, erase_locally, forget_request, read_requests
 from services.cli.privacy.keys import ensure_key
+from services.cli.promote.watch import watch_canaries
 from services.cli.readiness import ReadinessView
 from services.cli.seeding import Seeder, TableName
 from services.cli.settings_check import check_sections
@@ -164,18 +165,22 @@ def print_addresses(specs: dict[str, ProcessSpec], console: Console) -> None:
 async def _watched_experiments(
     scenarios: dict[str, Scenario], specs: dict[str, ProcessSpec], state: StateFolder, console: Console
 ) -> AsyncIterator[None]:
-    """Roll back what crosses a guardrail meanwhile."""
+    """Roll back what crosses a guardrail meanwhile, and see canaries through."""
 
     def say(line: str) -> None:
         console.print(f"[yellow]{escape(line)}[/]", highlight=False)
 
     sources = Sources(specs["feedback"].address, specs["ranking"].metrics_address)
-    watch = asyncio.create_task(watch_forever(state, scenarios, sources, say))
+    watches = [
+        asyncio.create_task(watch_forever(state, scenarios, sources, say)),
+        asyncio.create_task(watch_canaries(state, scenarios, sources, say)),
+    ]
     try:
         yield
     finally:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
+        for watch in watches:
+            watch.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
 
 
 @contextmanager

@@ -34,8 +34,9 @@ def read_news(scenario: str, feedback_address: str, feature_address: str) -> New
     return News(pa.Table.from_pylist(list(items.values()), ITEMS), pa.Table.from_pylist(events, EVENTS))
 
 
-def read_examples(scenario: str, feedback_address: str, start_ms: int) -> Examples:
-    """Impressions served from `start_ms` on, with their labels. CallError when feedback cannot be asked."""
+def read_examples(scenario: str, feedback_address: str, start_ms: int, model_version: str | None = None) -> Examples:
+    """Impressions served from `start_ms` on, with their labels; those of one version where it is named. CallError when
+    feedback cannot be asked."""
     request = pb.ExportExamplesRequest(scenario=scenario, start_time_ms=max(start_ms, 0))
     with open_stub(FeedbackServiceStub, feedback_address) as stub:
         answers = list(stub.ExportExamples(request, timeout=READ_S))
@@ -46,7 +47,7 @@ def read_examples(scenario: str, feedback_address: str, start_ms: int) -> Exampl
     def numbers(column: str, kind: type) -> Any:
         return np.array([value for answer in answers for value in getattr(answer, column)], dtype=kind)
 
-    return Examples(
+    found = Examples(
         texts("request_ids"),
         texts("user_ids"),
         texts("item_ids"),
@@ -55,6 +56,9 @@ def read_examples(scenario: str, feedback_address: str, start_ms: int) -> Exampl
         numbers("served_times_ms", np.int64),
         numbers("clicked", np.bool_),
     )
+    if model_version is None:
+        return found
+    return found.take(np.flatnonzero(np.array(texts("model_versions"), dtype=np.str_) == model_version))
 
 
 def _tail_events(stub: Any, scenario: str) -> Iterator[pb.LogRecord]:

@@ -172,7 +172,7 @@ def plan_processes(
     specs.append(service("feedback", 1, {"store": events} | privacy))
     specs.append(service("feature", 2, {"store": features, "feedback": address("feedback")} | privacy))
     for name, scenario in scenarios.items():
-        specs.append(_plan_triton(scenario, files, state, ports[triton_name(name)]))
+        specs.append(plan_triton(scenario, files, state, ports[triton_name(name)]))
         scoring_config = {
             "scenario": name,
             "models": models,
@@ -188,7 +188,8 @@ def plan_processes(
     return specs
 
 
-def _plan_triton(scenario: Scenario, files: list[str], state: StateFolder, ports: PortPair) -> ProcessSpec:
+def plan_triton(scenario: Scenario, files: list[str], state: StateFolder, ports: PortPair) -> ProcessSpec:
+    """A scenario's Triton; `files` are absolute, and one of them describes it."""
     name = triton_name(scenario.name)
     path = state.config(name)
     return ProcessSpec(

@@ -14,11 +14,13 @@ from services.simulation.settings import SimulationSettings
 from services.training.config import TrainingSettings
 from services.training.settings.data import DataSettings
 from services.training.settings.online import OnlineSettings
+from services.training.settings.promotion import PromotionSettings
 
 SECTION_SETTINGS: dict[str, type[Settings]] = {
     "data": DataSettings,
     "training": TrainingSettings,
     "online": OnlineSettings,
+    "promotion": PromotionSettings,
     "feature": FeatureSettings,
     "candidate": CandidateSettings,
     "scoring": ScoringSettings,

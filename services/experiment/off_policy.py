@@ -14,6 +14,7 @@ import numpy.typing as npt
 from services.runtime.errors import InvalidFieldError
 
 FloatArray = npt.NDArray[np.float64]
+_LOGGED = "logged"
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,12 @@ class OffPolicyResult:
     """Whether `values` can be trusted; if not, there are none."""
     reason: str
     """Why not; empty when usable."""
+    logged_value: float
+    """Mean reward per row: what the logging policy earned."""
     values: dict[str, PolicyValue]
     """By estimator: ips, snips, ips_clipped, snips_clipped, and with predictions dm, dr, dr_clipped, switch_dr."""
+    gains: dict[str, PolicyValue]
+    """By estimator: the value less `logged_value`, on the same resamples."""
 
 
 def effective_size(weights: FloatArray) -> float:
@@ -137,6 +142,7 @@ def evaluate(
             f"effective sample size {size:.1f} of {len(r):,} rows; needed is at least {settings.min_effective_size:g}: "
             "log more, explore more, or evaluate a policy nearer to the logged one"
         )
+    values, gains = ({}, {}) if reason else _values(r, p, t, q, mean_q, rows, settings)
     return OffPolicyResult(
         rows=len(r),
         groups=group_count,
@@ -145,7 +151,9 @@ def evaluate(
         largest_weight=float(weights.max(initial=0.0)),
         usable=not reason,
         reason=reason,
-        values={} if reason else _values(r, p, t, q, mean_q, rows, settings),
+        logged_value=float(r.mean()) if len(r) else 0.0,
+        values=values,
+        gains=gains,
     )
 
 
@@ -157,14 +165,23 @@ def _values(
     mean_q: FloatArray | None,
     rows: npt.NDArray[np.intp],
     settings: OffPolicySettings,
-) -> dict[str, PolicyValue]:
-    """Estimates and intervals by estimator."""
+) -> tuple[dict[str, PolicyValue], dict[str, PolicyValue]]:
+    """By estimator, values and gains with their intervals."""
     # Here, not above: it brings torch, and the rest of this file is of use without.
     from services.experiment import obp_estimators
 
-    values = obp_estimators.estimate(r, p, t, q, mean_q, settings.clip)
-    intervals = _intervals(_terms(r, t / p, q, mean_q, settings.clip), rows, settings)
-    return {name: PolicyValue(value, *intervals[name]) for name, value in values.items()}
+    found = obp_estimators.estimate(r, p, t, q, mean_q, settings.clip)
+    terms = {_LOGGED: (r, np.ones(len(r))), **_terms(r, t / p, q, mean_q, settings.clip)}
+    resampled = _resample(terms, rows, settings)
+    earned = float(r.mean())
+    # Every group has rows, so what the log earned is there in every resample.
+    earned, (sums, counts) = float(r.mean()), resampled[_LOGGED]
+    values, gains = {}, {}
+    for name, value in found.items():
+        above, below = resampled[name]
+        values[name] = _with_interval(value, above, below, settings)
+        gains[name] = _with_interval(value - earned, above - sums / counts * below, below, settings)
+    return values, gains
 
 
 def _terms(
@@ -184,23 +201,24 @@ def _terms(
     return terms
 
 
-def _intervals(
+def _resample(
     terms: dict[str, tuple[FloatArray, FloatArray]], rows: npt.NDArray[np.intp], settings: OffPolicySettings
-) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap over groups (Efron, 1979), all estimators on the same resamples."""
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Numerators and denominators [R] each of all terms on the same resamples of groups (bootstrap; Efron, 1979)."""
     sums = np.stack([np.bincount(rows, weights=part) for pair in terms.values() for part in pair], axis=1)
     group_count = len(sums)
     random = np.random.default_rng(settings.seed)
     shares = np.full(group_count, 1 / group_count)
     # One resample at a time: all together would be R times G numbers.
     drawn = np.stack([random.multinomial(group_count, shares) @ sums for _ in range(settings.resamples)])
+    return {name: (drawn[:, 2 * place], drawn[:, 2 * place + 1]) for place, name in enumerate(terms)}
+
+
+def _with_interval(value: float, above: FloatArray, below: FloatArray, settings: OffPolicySettings) -> PolicyValue:
+    """A value with the percentile interval of its resampled ratios."""
     tail = (1 - settings.confidence) / 2
-    found = {}
-    for place, name in enumerate(terms):
-        above, below = drawn[:, 2 * place], drawn[:, 2 * place + 1]
-        low, high = np.quantile(above[below > 0] / below[below > 0], [tail, 1 - tail])
-        found[name] = (float(low), float(high))
-    return found
+    low, high = np.quantile(above[below > 0] / below[below > 0], [tail, 1 - tail])
+    return PolicyValue(value, float(low), float(high))
 
 
 def _column(name: str, values: npt.ArrayLike) -> FloatArray:

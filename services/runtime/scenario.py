@@ -27,7 +27,8 @@ EVENT_NUMBERS: dict[str, int] = {
 EVENT_NAMES: dict[int, str] = {number: name for name, number in EVENT_NUMBERS.items()}
 
 SECTIONS = (
-    "data", "training", "online", "feature", "candidate", "scoring", "ranking", "feedback", "triton", "simulation",
+    "data", "training", "online", "promotion", "feature", "candidate", "scoring", "ranking", "feedback", "triton",
+    "simulation",
 )  # fmt: skip
 """Sections that belong to one component each."""
 

@@ -1,10 +1,44 @@
 """What the service shows on /metrics beside its calls."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from services.runtime.metrics import LATENCY_BUCKETS_S
+from services.runtime.promotions import PROMOTIONS, count_outcomes
+
+
+class PromotionCounts(Collector):
+    """A counter whose values are lines of a file: they are told as they stand there, over restarts, too."""
+
+    def __init__(self, scenario: str) -> None:
+        self._scenario = scenario
+        self._counts: Mapping[str, int] = {}
+        self._seen: tuple[int, int] | None = None
+
+    def read(self, models: Path) -> None:
+        """Look at the file again if it has changed."""
+        path = models / self._scenario / PROMOTIONS
+        if not path.is_file():
+            return
+        status = path.stat()
+        seen = (status.st_mtime_ns, status.st_size)
+        if seen != self._seen:
+            self._counts, self._seen = count_outcomes(models, self._scenario), seen
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """One series per outcome."""
+        family = CounterMetricFamily(
+            "recmesh_scoring_promotions",
+            "Versions by what became of them on their way to users (PROMOTIONS.jsonl).",
+            labels=["scenario", "outcome"],
+        )
+        for outcome, count in self._counts.items():
+            family.add_metric([self._scenario, outcome], count)
+        yield family
 
 
 class ScoringMetrics:
@@ -47,6 +81,8 @@ class ScoringMetrics:
             registry=registry,
         )
         self._counted: set[str] = set()
+        self.promotions = PromotionCounts(scenario)
+        registry.register(self.promotions)
         self.missing = Gauge(
             "recmesh_scoring_missing_versions",
             "Versions that CURRENT and VARIANTS name and that are not loaded.",

@@ -182,7 +182,8 @@ class Serving:
         await self._health.set(CONDITION, ready)
 
     async def _measure(self) -> None:
-        """Keep the re-rankers' latency and the number of items current."""
+        """Keep the re-rankers' latency, the number of items and what is told of promotions current."""
+        self._metrics.promotions.read(self._models)
         for model in self.versions.members:
             self._metrics.show_items(model.version, len(model.items))
             latency = model.reranker_latency

@@ -89,6 +89,13 @@ class TritonServer:
                 await self.withdraw(version)
                 raise SetupError(f"{folder}: Triton refuses it: {error.message()}") from error
 
+    async def is_live(self) -> bool:
+        """Whether the server answers."""
+        try:
+            return bool(await self._client.is_server_live(client_timeout=_CONTROL_LIMIT_S))
+        except InferenceServerException:
+            return False
+
     async def ready(self, bundle: Bundle) -> bool:
         """Whether every part of the bundle can execute now."""
         names = [model_name(part, bundle.manifest.model_version) for part in parts_of(bundle)]

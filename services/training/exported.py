@@ -128,6 +128,10 @@ class FullModel:
         """[Q, N]: what showing each item is worth."""
         return blend(self._calibrated(self._scorer.raw(queries)), self._weights, self._rating_range)
 
+    def click_probabilities(self, queries: Queries) -> FloatArray:
+        """[Q, N]: the scorer's calibrated click probability of every item."""
+        return self._calibrated(self._scorer.raw(queries))["click"]
+
     def predictions(self, queries: Queries) -> dict[str, FloatArray]:
         """For each query's target, by task, [Q]."""
         return {task: values[:, 0] for task, values in self.tasks(queries, queries.targets[:, None]).items()}

@@ -94,13 +94,15 @@ class FeatureTables:
     histories: Mapping[str, HistoryTable]  # by HISTORY_FEATURES
     columns: ItemColumns
     history_events: int
+    names: tuple[str, ...] = FEATURES
+    """What the scorer reads, in its order; a bundle from before there was a feature does not read it."""
 
     def compute(self, queries: Queries) -> FloatArray:
-        """Features of every item for each query: [Q, N, F], in the order of FEATURES."""
+        """Features of every item for each query: [Q, N, F], in the order of `names`."""
         item_count = len(self.columns.train_event_count)
         histories = {name: compress(self._sums(queries, table)) for name, table in self.histories.items()}
         everything = np.broadcast_to(np.arange(item_count), (len(queries), item_count))
-        return dense_features(FEATURES, histories, self.columns, everything)
+        return dense_features(self.names, histories, self.columns, everything)
 
     def _sums(self, queries: Queries, table: HistoryTable) -> FloatArray:
         """[Q, N]."""

@@ -3,15 +3,14 @@
 Axes: Q queries, N items, K re-ranked.
 """
 
-from dataclasses import fields
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from services.candidate.catalogue import read_catalogue
 from services.model.blend import blend
-from services.model.collaborative import FEATURES, HISTORY_FEATURES, ItemColumns, ItemWeights, Recency
+from services.model.collaborative import FEATURES, HISTORY_FEATURES, ItemWeights, Recency
 from services.runtime.bundle import Bundle, Manifest, RerankerInfo
 from services.runtime.errors import SetupError
 from services.runtime.scenario import BlendSettings
@@ -51,8 +50,25 @@ def open_full_model(
         raise SetupError(f"{bundle.path}: its items are not those of the tables, row by row; adapt anew")
     if item_vectors is None:
         item_vectors = np.load(bundle.path / "item_vectors.npy")
+    return assemble_model(bundle, dataset, item_vectors, feature_tables(bundle), weights, threads, rerank_count)
+
+
+def assemble_model(
+    bundle: Bundle,
+    dataset: Dataset,
+    item_vectors: FloatArray,
+    tables: FeatureTables,
+    weights: BlendSettings,
+    threads: int,
+    rerank_count: int = 0,
+) -> FullModel:
+    """The bundle's exported parts over any data: item_vectors [N, D] and `tables` are of the dataset's items.
+
+    SetupError when it has no re-ranker to ask.
+    """
+    manifest = bundle.manifest
     users = UserEncoder(part_path(bundle.triton_path, "user_encoder"), item_vectors, threads)
-    requests = Requests(dataset, item_vectors, feature_tables(bundle), users, manifest.history_length)
+    requests = Requests(dataset, item_vectors, tables, users, manifest.history_length)
     scorer = ExportedScorer(part_path(bundle.triton_path, "scorer"), requests, list(manifest.tasks), threads)
     if rerank_count == 0:
         return FullModel(scorer, manifest.calibration, weights, manifest.rating_range)
@@ -74,8 +90,7 @@ def bundle_texts(bundle: Bundle) -> list[str]:
 
 def feature_tables(bundle: Bundle) -> FeatureTables:
     """What a bundle's dense features are computed from."""
-    names = [field.name for field in fields(ItemColumns)]
-    items = pq.read_table(bundle.path / "items.parquet", columns=names)
+    columns = read_catalogue(bundle.path, bundle.manifest.columns_time_ms).columns
     return FeatureTables(
         histories={
             name: HistoryTable(
@@ -84,7 +99,7 @@ def feature_tables(bundle: Bundle) -> FeatureTables:
             )
             for name in HISTORY_FEATURES
         },
-        columns=ItemColumns(*(items[name].to_numpy().astype(np.float32) for name in names)),
+        columns=columns,
         history_events=bundle.manifest.history_events,
     )
 

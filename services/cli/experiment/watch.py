@@ -9,7 +9,7 @@ from services.cli.experiment.counts import arm_counts, read_counts
 from services.cli.experiment.files import ExperimentFiles
 from services.cli.metrics_text import fetch_metrics
 from services.cli.state import StateFolder
-from services.experiment.guardrails import Decision, GuardrailSettings, decide
+from services.experiment.guardrails import ArmCounts, Decision, GuardrailSettings, decide
 from services.ranking.config import ExperimentSettings
 from services.runtime.errors import RecmeshError
 from services.runtime.scenario import Scenario
@@ -47,12 +47,7 @@ def watch_once(state: StateFolder, scenario: Scenario, sources: Sources) -> list
     experiment = ExperimentFiles(state, scenario).running()
     if experiment is None:
         return []
-    counts = read_counts(sources.feedback, scenario.name, experiment.name)
-    samples = fetch_metrics(sources.ranking_metrics)
-    arms = {
-        variant.name: arm_counts(counts.of(variant.name), samples, scenario.name, experiment.name, variant.name)
-        for variant in experiment.variants
-    }
+    arms = read_arms(scenario.name, experiment, sources)
     control, *others = experiment.variants
     settings = guardrail_settings(experiment)
     found = []
@@ -64,6 +59,16 @@ def watch_once(state: StateFolder, scenario: Scenario, sources: Sources) -> list
         if decision.action == "roll back":
             roll_back(state, scenario, experiment.name, variant.name, decision.guardrail, decision.reason)
     return found
+
+
+def read_arms(scenario: str, experiment: ExperimentSettings, sources: Sources) -> dict[str, ArmCounts]:
+    """What is known of each variant, by name. CallError or OSError when it cannot be had."""
+    counts = read_counts(sources.feedback, scenario, experiment.name)
+    samples = fetch_metrics(sources.ranking_metrics)
+    return {
+        variant.name: arm_counts(counts.of(variant.name), samples, scenario, experiment.name, variant.name)
+        for variant in experiment.variants
+    }
 
 
 def guardrail_settings(experiment: ExperimentSettings) -> GuardrailSettings:

@@ -162,6 +162,18 @@ def test_too_small_an_effective_size_gives_no_number():
     assert (nothing.effective_size, nothing.usable) == (0, False)
 
 
+def test_gains_are_over_what_the_log_earned():
+    rewards, logged, target, users = simulated(5_000, 0)
+    found = evaluate(rewards, logged, target, users, SETTINGS)
+    assert found.logged_value == pytest.approx(np.mean(rewards))
+    for name, gain in found.gains.items():
+        assert gain.value == pytest.approx(found.values[name].value - found.logged_value)
+        assert gain.low <= gain.value <= gain.high
+    same = evaluate(rewards, logged, logged, users, SETTINGS)
+    # On the same resamples a policy gains nothing over itself, whatever users are drawn.
+    assert (same.gains["snips"].low, same.gains["snips"].high) == pytest.approx((0, 0), abs=1e-12)
+
+
 def test_too_few_groups_give_no_number():
     rewards, logged, target, _ = simulated(5_000, 0)
     found = evaluate(rewards, logged, target, np.arange(5_000) % 29, SETTINGS)

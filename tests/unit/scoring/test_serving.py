@@ -14,6 +14,7 @@ from services.runtime.bundle import (
 )
 from services.runtime.errors import NotFoundError, NotReadyError, OverloadedError, SetupError
 from services.runtime.health import Health
+from services.runtime.promotions import Promotion, append_promotion
 from services.scoring.config import ScoringSettings
 from services.scoring.metrics import ScoringMetrics
 from services.scoring.serving import CONDITION, Serving
@@ -332,3 +333,20 @@ class TestVariants:
 def rename(folder, version):
     """Seal a copy of a bundle under another version."""
     seal_bundle(folder, read_manifest(folder).model_copy(update={"model_version": version}))
+
+
+async def test_promotions_are_counted_from_their_file(tmp_path, models, triton):
+    running = Running(tmp_path, models, triton)
+    line = Promotion(time="2026-01-01", version="v2", base="v1", outcome="refused", reason="worse")
+    append_promotion(running.models, "video", line)
+
+    def count(outcome):
+        labels = {"scenario": "video", "outcome": outcome}
+        return running.registry.get_sample_value("recmesh_scoring_promotions_total", labels)
+
+    async with running:
+        await until(lambda: count("refused") == 1)
+        for outcome in ("forced", "rolled_back"):
+            append_promotion(running.models, "video", line.model_copy(update={"outcome": outcome}))
+        await until(lambda: count("rolled_back") == 1)
+        assert (count("refused"), count("forced"), count("promoted")) == (1, 1, None)
