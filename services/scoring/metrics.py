@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.runtime.metrics import LATENCY_BUCKETS_S
+from services.scoring.pool import FloatArray
+from services.scoring.score_histogram import ScoreHistogram
 
 
 class ScoringMetrics:
@@ -47,6 +49,7 @@ class ScoringMetrics:
             registry=registry,
         )
         self._counted: set[str] = set()
+        self._scores = ScoreHistogram(scenario, registry)
         self.missing = Gauge(
             "recmesh_scoring_missing_versions",
             "Versions that CURRENT and VARIANTS name and that are not loaded.",
@@ -76,6 +79,10 @@ class ScoringMetrics:
         """`count` candidates were predicted on `rung`."""
         self._candidates.labels(self._scenario, rung).inc(count)
 
+    def observe_scores(self, version: str, click: FloatArray) -> None:
+        """The scorer's click probabilities [C] of a version."""
+        self._scores.observe(version, click)
+
     def observe_inference(self, part: str, seconds: float) -> None:
         """One execution of a part ended, well or not."""
         self._inference.labels(self._scenario, part).observe(seconds)
@@ -92,6 +99,7 @@ class ScoringMetrics:
     def show_versions(self, versions: Sequence[str]) -> None:
         """These versions can be asked now, the current one first, and no others."""
         self._bundle.clear()
+        self._scores.keep(versions)
         for place, version in enumerate(versions):
             self._bundle.labels(self._scenario, version, "variant" if place else "current").set(1)
         for version in self._counted - set(versions):
