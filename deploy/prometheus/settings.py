@@ -13,7 +13,7 @@ _STATE = "STATE"
 
 
 def scrape_config(state: Path, scrape_interval: str = "", evaluation_interval: str = "") -> dict[str, Any]:
-    """prometheus.yml with absolute paths, for the mesh that runs on `state`; "" leaves an interval as the file has it."""
+    """prometheus.yml with absolute paths, for the mesh that runs on `state`; "" leaves an interval as it is there."""
     config: dict[str, Any] = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     config["rule_files"] = [str(FOLDER / pattern) for pattern in config["rule_files"]]
     for job in config["scrape_configs"]:
