@@ -31,7 +31,7 @@ def main() -> None:
     files = render()
     if parser.parse_args().check:
         if stale := stale_files(FOLDER, files):
-            print(f"error: not what the code makes: {', '.join(stale)}; run: make dashboards", file=sys.stderr)
+            print(f"error: not what the code makes: {', '.join(stale)}; run: make observability", file=sys.stderr)
             sys.exit(1)
         return
     FOLDER.mkdir(exist_ok=True)

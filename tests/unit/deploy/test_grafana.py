@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -13,16 +14,18 @@ from deploy.grafana.boards import BOARDS
 from deploy.grafana.panels import Board, Panel
 from deploy.prometheus.settings import RULES
 
+MADE = render()
 QUERIES = [(board.name, panel, query) for board in BOARDS for panel in board.panels for query in panel.queries]
 
 
+@cache
 def recorded() -> set[str]:
     groups = chain.from_iterable(yaml.safe_load(file.read_text())["groups"] for file in RULES.glob("*.yaml"))
     return {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
 
 
 def test_the_committed_files_are_current() -> None:
-    assert stale_files(FOLDER, render()) == [], "run: make dashboards"
+    assert stale_files(FOLDER, MADE) == [], "run: make observability"
 
 
 def test_a_stale_file_is_found(tmp_path: Path) -> None:
@@ -35,7 +38,7 @@ def test_a_stale_file_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
 def test_a_dashboard_holds_all_panels_without_overlap(board: Board) -> None:
-    made = json.loads(render()[f"{board.name}.json"])
+    made = json.loads(MADE[f"{board.name}.json"])
     panels = [panel for panel in made["panels"] if panel["type"] != "row"]
     assert [panel["title"] for panel in panels] == [panel.title for panel in board.panels]
     assert made["uid"] == f"recmesh-{board.name}"
@@ -56,5 +59,5 @@ def test_latency_of_calls_shows_traces() -> None:
     with_calls = [panel for _, panel, query in QUERIES if "_call_seconds_bucket" in query.expression]
     assert with_calls
     assert all(panel.exemplars for panel in with_calls)
-    target = json.loads(render()["ranking.json"])["panels"][3]["targets"][0]
+    target = json.loads(MADE["ranking.json"])["panels"][3]["targets"][0]
     assert target["exemplar"] is True
