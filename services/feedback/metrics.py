@@ -59,7 +59,13 @@ class FeedbackCollector(Collector):
             "Different items shown in the last 24 hours, or since the process started.",
             labels=["scenario"],
         )
+        share = GaugeMetricFamily(
+            "recmesh_feedback_user_share_ratio",
+            "Share of the users whose impressions and events this process counts; 1: all, as every such process does.",
+            labels=["scenario"],
+        )
         for tenant in self._tenants:
+            share.add_metric([tenant.name], 1)
             examples = tenant.attributor.examples
             for key, count in examples.counts.items():
                 if key.other_label == Outcome.WAITING and key.name == "events":
@@ -72,7 +78,7 @@ class FeedbackCollector(Collector):
             shown.add_metric([tenant.name], tenant.attributor.shown_items.count)
             for consumer in CONSUMERS:
                 missed.add_metric([tenant.name, consumer], tenant.reader.missed_offsets[consumer])
-        return [*counters.values(), waiting, queued, lag, missed, offset, shown]
+        return [*counters.values(), waiting, queued, lag, missed, offset, shown, share]
 
 
 def dropped_counter(registry: CollectorRegistry) -> Counter:
