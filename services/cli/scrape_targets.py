@@ -7,10 +7,12 @@ from services.cli.state import StateFolder, UpInfo, write_text_atomically
 
 
 def scrape_targets(info: UpInfo) -> list[dict[str, Any]]:
-    """One entry per process, with the labels that the chart's monitors give too: `job` is recmesh-<service>, and
-    Triton's series, which know no scenario, get theirs here."""
+    """One entry per process that has metrics, with the labels that the chart's monitors give too: `job` is
+    recmesh-<service>, and Triton's series, which know no scenario, get theirs here."""
     targets = []
     for name, process in info.processes.items():
+        if not process.metrics_address:
+            continue  # an engine's server
         service = name.partition("-")[0]
         labels = {"job": f"recmesh-{service}"}
         if service == "triton" and process.scenario is not None:

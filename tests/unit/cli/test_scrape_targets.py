@@ -20,11 +20,16 @@ INFO = UpInfo(
     started_time="2026-01-01T00:00:00+00:00",
     scenario_files=[],
     model_versions={"video": "v1"},
-    processes={"ranking": process(10), "scoring-video": process(20, "video"), "triton-video": process(30, "video")},
+    processes={
+        "nats": process(0).model_copy(update={"metrics_address": ""}),
+        "ranking": process(10),
+        "scoring-video": process(20, "video"),
+        "triton-video": process(30, "video"),
+    },
 )
 
 
-def test_every_process_is_a_target_and_only_triton_is_told_its_scenario() -> None:
+def test_what_has_metrics_is_a_target_and_only_triton_is_told_its_scenario() -> None:
     assert scrape_targets(INFO) == [
         {"targets": ["127.0.0.1:11"], "labels": {"job": "recmesh-ranking"}},
         {"targets": ["127.0.0.1:21"], "labels": {"job": "recmesh-scoring"}},
