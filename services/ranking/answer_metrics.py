@@ -4,7 +4,7 @@ from collections import Counter as CountOf
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 
-from services.ranking.pipeline import Page
+from services.ranking.page import Page
 from services.runtime.metrics import LATENCY_BUCKETS_S
 from services.runtime.tracing import exemplar
 

@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry
 
 from services.ranking.answer_metrics import AnswerMetrics, category_diversity
 from services.ranking.dependencies import ItemInfo, Rung
-from services.ranking.pipeline import Page, PageItem
+from services.ranking.page import Page, PageItem
 
 LABELS = {"scenario": "video", "model_version": "v1"}
 
