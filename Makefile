@@ -8,12 +8,12 @@ ONCE ?=
 PROTOS := $(shell find protos -name '*.proto')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all proto lint format bench evaluate sequential lock clean
+.PHONY: help setup run test test-all proto lint format observability prometheus bench evaluate sequential lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(VENV)/.installed .venv-triton/.installed .nats/.tried ## Make both environments: .venv for everything, .venv-triton for the inference server; nats-server for tests.
+setup: $(VENV)/.installed .venv-triton/.installed .nats/.tried .prometheus/.tried ## Make both environments: .venv for everything, .venv-triton for the inference server; nats-server and Prometheus for tests.
 
 $(VENV)/.installed: pyproject.toml constraints.txt tools/setup-venv.sh
 	bash tools/setup-venv.sh $(VENV)
@@ -27,6 +27,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt tools/setup-venv.sh
 .nats/.tried: deploy/nats/install.sh
 	bash deploy/nats/install.sh .nats || echo "no nats-server here: the tests that need one will be skipped"
 	mkdir -p .nats && touch $@
+
+# Tried once, like nats-server.
+.prometheus/.tried: deploy/prometheus/install.sh
+	bash deploy/prometheus/install.sh .prometheus || echo "no Prometheus here: the tests that need one will be skipped"
+	mkdir -p .prometheus && touch $@
 
 sequential: .venv-sequential/.installed ## Make the environment of the sequential baselines, for `recmesh evaluate --sequential`.
 
@@ -57,6 +62,13 @@ format: setup ## Format the code and mend what can be mended.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+observability: setup ## Write the dashboards, and the chart's copies of rules and dashboards.
+	$(BIN)/python -m deploy.grafana
+	$(BIN)/python -m deploy.chart_files
+
+prometheus: setup ## A Prometheus that watches the mesh on the state folder, at http://127.0.0.1:9090.
+	$(BIN)/python -m deploy.prometheus --state $(STATE)
+
 bench: setup ## Measure the running mesh against the same model in process.
 	$(BIN)/recmesh bench --state $(STATE) --scenario video --candidates 500 --seconds 20
 
@@ -67,5 +79,5 @@ lock: setup ## Write constraints.txt from what is installed.
 	bash tools/lock.sh $(BIN) > constraints.tmp && mv constraints.tmp constraints.txt
 
 clean: ## Remove environments and caches. The state folder stays.
-	rm -rf $(VENV) .venv-triton .venv-sequential .nats .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-triton .venv-sequential .nats .prometheus .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

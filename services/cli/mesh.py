@@ -28,6 +28,7 @@ from services.cli.privacy.erasure import erase_from_services, erase_locally, for
 from services.cli.privacy.keys import ensure_key
 from services.cli.promote.watch import watch_canaries
 from services.cli.readiness import ReadinessView
+from services.cli.scrape_targets import write_scrape_targets
 from services.cli.seeding import Seeder, TableName
 from services.cli.settings_check import check_sections
 from services.cli.state import ProcessInfo, StateFolder, UpInfo, read_up_info, write_text_atomically, write_up_info
@@ -84,7 +85,9 @@ async def running_mesh(
         started = datetime.now(UTC).isoformat(timespec="seconds")
 
         def on_change(process: Process) -> None:
-            write_up_info(state, _up_info(supervisor, scenario_files, versions, started))
+            info = _up_info(supervisor, scenario_files, versions, started)
+            write_up_info(state, info)
+            write_scrape_targets(state, info)
             if process.pid is None:
                 console.print(f"[yellow]{process.spec.name} ended with status {process.last_status}; restarting it[/]")
 
@@ -101,6 +104,7 @@ async def running_mesh(
                 console.print("stopping")
                 await supervisor.stop()
                 state.addresses.unlink(missing_ok=True)
+                state.scrape_targets.unlink(missing_ok=True)
 
 
 async def _bring_up(

@@ -28,6 +28,7 @@ class StateFolder:
         self.erasures = self.root / "erasures"
         self.lock = self.run / "lock"
         self.addresses = self.run / "up.json"
+        self.scrape_targets = self.run / "prometheus-targets.json"
 
     def data(self, scenario: str) -> Path:
         """Tables of a scenario."""

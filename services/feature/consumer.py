@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable
+import time
+from collections.abc import AsyncIterable, Callable
 
 from recmesh.feedback.v1.feedback_service_pb2 import TailEventsResponse
 from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
@@ -20,7 +21,12 @@ class EventConsumer:
     """Follows one scenario's log."""
 
     def __init__(
-        self, scenario: str, store: FeatureStore, feedback: FeedbackServiceStub, pseudonyms: Pseudonyms
+        self,
+        scenario: str,
+        store: FeatureStore,
+        feedback: FeedbackServiceStub,
+        pseudonyms: Pseudonyms,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.caught_up = asyncio.Event()
         """Set once the store holds all that the log held at the first connection. It stays set when the log goes away:
@@ -29,12 +35,26 @@ class EventConsumer:
         """Whether the log can be read now."""
         self.latest_offset = 0
         """Newest offset that the log told of."""
+        self._clock = clock
+        self._fresh_at = clock()
         self._scenario = scenario
         self._store = store
         self._feedback = feedback
         self._pseudonyms = pseudonyms
         self._target: int | None = None
         self._position = 0
+
+    def staleness_s(self) -> float:
+        """For how long the store has lacked something of the log, or may have since the log cannot be read, in
+        seconds; 0 while it holds all."""
+        return 0.0 if self._note_freshness() else self._clock() - self._fresh_at
+
+    def _note_freshness(self) -> bool:
+        """Whether the store holds all of the log now. Called before something changes that."""
+        fresh = self.connected and self._store.checkpoint.log_offset >= self.latest_offset
+        if fresh:
+            self._fresh_at = self._clock()
+        return fresh
 
     async def run(self) -> None:
         """Follow the log. Never returns."""
@@ -64,6 +84,7 @@ class EventConsumer:
         return self._store.checkpoint.log_offset
 
     async def _handle(self, response: TailEventsResponse) -> None:
+        self._note_freshness()
         before = self._store.checkpoint
         if before.log_offset != self._position:
             # What lies between would be missed, were this response applied.
@@ -86,6 +107,7 @@ class EventConsumer:
             self.caught_up.set()
 
     async def _set_connected(self, connected: bool) -> None:
+        self._note_freshness()
         self.connected = connected
 
 

@@ -30,6 +30,14 @@ class FeatureCollector(Collector):
         age = GaugeMetricFamily(
             "recmesh_feature_last_event_age_seconds", "Time since the newest applied event happened.", labels=labels
         )
+        applied = GaugeMetricFamily(
+            "recmesh_feature_log_offset", "Log offset up to which events are applied.", labels=labels
+        )
+        stale = GaugeMetricFamily(
+            "recmesh_feature_staleness_seconds",
+            "For how long the store has lacked something of the log, or may have; 0: it holds all.",
+            labels=labels,
+        )
         connected = GaugeMetricFamily(
             "recmesh_feature_log_connected", "1 while the log can be read, else 0.", labels=labels
         )
@@ -41,6 +49,8 @@ class FeatureCollector(Collector):
             checkpoint = self._tenants[name].store.checkpoint
             lag.add_metric([name], max(0, consumer.latest_offset - checkpoint.log_offset))
             connected.add_metric([name], consumer.connected)
+            applied.add_metric([name], checkpoint.log_offset)
+            stale.add_metric([name], consumer.staleness_s())
             if checkpoint.last_event_time_ms:
                 age.add_metric([name], time.time() - checkpoint.last_event_time_ms / 1000)
-        return [lag, age, connected, store]
+        return [lag, age, connected, store, applied, stale]

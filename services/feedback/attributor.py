@@ -11,6 +11,7 @@ from services.feedback.erased_users import ErasedUsers
 from services.feedback.example_store import Example, ExampleStore, now_ms
 from services.feedback.log_reader import ATTRIBUTION, LogReader
 from services.feedback.records import Erasure, LogRecord
+from services.feedback.shown_items import ShownItemCount
 from services.feedback.store import EventLog
 from services.feedback.variant_totals import InterleavingCounts, VariantCounts
 from services.runtime.errors import NotReadyError
@@ -44,6 +45,7 @@ class Attributor:
         self, event_log: EventLog, reader: LogReader, examples: ExampleStore, erased_users: ErasedUsers
     ) -> None:
         self.examples = examples
+        self.shown_items = ShownItemCount()
         self._log = event_log
         self._reader = reader
         self._erased_users = erased_users
@@ -66,6 +68,8 @@ class Attributor:
                 else:
                     away = False
                 await self._apply(records)
+                if records:
+                    await self._in_thread(self.shown_items.add, records, now_ms())
                 expired_count = await self._in_thread(self.examples.expire, now_ms(), BATCH_RECORDS)
             if away:
                 await asyncio.sleep(AWAY_S)

@@ -63,7 +63,8 @@ MAX_COUNTERS = 2_000
 
 class CounterKey(NamedTuple):
     """A counter: impressions, clicks and conversions by (model_version, source), the same with the prefix variant_ by
-    (experiment, variant); events by (event, outcome).
+    (experiment, variant); position_impressions and position_clicks by (model_version, place); events by
+    (event, outcome).
 
     An event that waits for its impression is counted under WAITING until it is decided.
     """
@@ -266,7 +267,9 @@ class ExampleStore:
             added[CounterKey("variant_impressions", *variant)] += len(impression.item_ids)
             for name in ("variant_clicks", "variant_conversions"):
                 added[CounterKey(name, *variant)] += 0
-        for source in impression.sources:
+        for position, source in enumerate(impression.sources):
+            added[CounterKey("position_impressions", impression.model_version, place_of(position))] += 1
+            added[CounterKey("position_clicks", impression.model_version, place_of(position))] += 0
             added[CounterKey("impressions", impression.model_version, source)] += 1
             for name in ("clicks", "conversions"):
                 # Nothing clicked is a CTR of 0 and not an unknown one.
@@ -304,6 +307,8 @@ class ExampleStore:
             if earned is not None:
                 added[CounterKey("variant_clicks", *earned[:2])] += earned.clicks
                 added[CounterKey("variant_conversions", *earned[:2])] += earned.conversions
+            clicked = labels.clicked - shown.labels.clicked
+            added[CounterKey("position_clicks", shown.model_version, place_of(shown.position))] += clicked
         if outcome is not Outcome.WAITING:
             added[CounterKey("events", EVENT_NAMES[event.event_kind], outcome)] += 1
         return outcome
@@ -321,6 +326,13 @@ class ExampleStore:
             [(*key, counts[key]) for key in changed],
         )
         return counts
+
+
+def place_of(position: int) -> str:
+    """The position as a label: "00" to "09" each for itself, "10-19", "20+"."""
+    if position < 10:
+        return f"0{position}"
+    return "10-19" if position < 20 else "20+"
 
 
 def _waiting_key(event_kind: int) -> CounterKey:

@@ -12,6 +12,7 @@ from services.feedback.tenant import Tenant
 
 _SHOWN_LABELS = ["scenario", "model_version", "source"]
 _VARIANT_LABELS = ["scenario", "experiment", "variant"]
+_POSITION_LABELS = ["scenario", "model_version", "position"]
 _COUNTERS = {
     "impressions": ("Items shown.", _SHOWN_LABELS),
     "clicks": ("Shown items that got the click task's label; over impressions this is CTR.", _SHOWN_LABELS),
@@ -19,6 +20,8 @@ _COUNTERS = {
     "variant_impressions": ("Items shown in answers that are one variant's alone.", _VARIANT_LABELS),
     "variant_clicks": ("Those of them that got the click task's label.", _VARIANT_LABELS),
     "variant_conversions": ("Those of the clicked ones that got the conversion task's label, too.", _VARIANT_LABELS),
+    "position_impressions": ("Items shown, by their place in the answer.", _POSITION_LABELS),
+    "position_clicks": ("Shown items that got the click task's label, by their place.", _POSITION_LABELS),
     "events": ("Feedback by outcome of its attribution.", ["scenario", "event", "outcome"]),
 }
 
@@ -50,7 +53,19 @@ class FeedbackCollector(Collector):
             "Offsets that retention removed before a consumer that was behind came to them.",
             labels=["scenario", "consumer"],
         )
+        offset = GaugeMetricFamily("recmesh_feedback_log_offset", "Newest offset of the log.", labels=["scenario"])
+        shown = GaugeMetricFamily(
+            "recmesh_feedback_shown_items",
+            "Different items shown in the last 24 hours, or since the process started.",
+            labels=["scenario"],
+        )
+        share = GaugeMetricFamily(
+            "recmesh_feedback_user_share_ratio",
+            "Share of the users whose impressions and events this process counts; 1: all, as every such process does.",
+            labels=["scenario"],
+        )
         for tenant in self._tenants:
+            share.add_metric([tenant.name], 1)
             examples = tenant.attributor.examples
             for key, count in examples.counts.items():
                 if key.other_label == Outcome.WAITING and key.name == "events":
@@ -59,9 +74,11 @@ class FeedbackCollector(Collector):
                     counters[key.name].add_metric([tenant.name, key.label, key.other_label], count)
             queued.add_metric([tenant.name], tenant.log.queued_count)
             lag.add_metric([tenant.name], max(0, tenant.log.latest_offset - examples.offset))
+            offset.add_metric([tenant.name], tenant.log.latest_offset)
+            shown.add_metric([tenant.name], tenant.attributor.shown_items.count)
             for consumer in CONSUMERS:
                 missed.add_metric([tenant.name, consumer], tenant.reader.missed_offsets[consumer])
-        return [*counters.values(), waiting, queued, lag, missed]
+        return [*counters.values(), waiting, queued, lag, missed, offset, shown, share]
 
 
 def dropped_counter(registry: CollectorRegistry) -> Counter:

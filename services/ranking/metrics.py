@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.ranking.answer_metrics import AnswerMetrics
 from services.ranking.config import ExperimentSettings
 from services.runtime.metrics import LATENCY_BUCKETS_S
 
@@ -13,6 +14,7 @@ class RankingMetrics:
     experiments and variants, which are empty for answers outside of experiments."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.quality = AnswerMetrics(registry)
         self.hop_seconds = Histogram(
             "recmesh_ranking_hop_seconds",
             "Time of one call to another service, seen from ranking.",

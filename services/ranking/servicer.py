@@ -47,7 +47,9 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
             raise
         if page.items and not request.skip_impression:
             self._spool(tenant, request.scenario, converters.impression(ask.user_id, ask.request_id, page, dealt))
-        self._count(request.scenario, page, dealt, time.perf_counter() - started)
+        seconds, shown = time.perf_counter() - started, not request.skip_impression
+        self._count(request.scenario, page, dealt, seconds)
+        self._metrics.quality.observe(request.scenario, page, seconds, tenant.deadline_s, shown)
         return converters.recommend_response(ask.request_id, page, dealt, calls.hops)
 
     async def RankItems(self, request: Any, context: Any) -> Any:

@@ -24,6 +24,8 @@ class Tenant:
     pseudonyms: Pseudonyms
     dealer: Dealer
     follower: ExperimentFollower
+    deadline_s: float
+    """Within this time an answer should be made, in seconds."""
 
 
 def open_tenant(
@@ -43,8 +45,9 @@ def open_tenant(
     spool = Spool(path, settings.spool, metrics.impressions_dropped.labels(name).inc)
     metrics.spool_impressions.labels(name).set_function(lambda: len(spool))
     metrics.spool_bytes.labels(name).set_function(lambda: spool.byte_count)
+    metrics.quality.start(name)
     dealer = Dealer(scenario.head, settings)
     follower = ExperimentFollower(scenario, settings.experiment, experiments_folder, dealer, metrics)
     # Before the first answer, so that a restart deals nobody to what the experiment does not say.
     follower.look()
-    return Tenant(Pipeline(scenario, settings), stubs, spool, pseudonyms, dealer, follower)
+    return Tenant(Pipeline(scenario, settings), stubs, spool, pseudonyms, dealer, follower, settings.deadline_ms / 1000)

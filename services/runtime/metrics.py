@@ -8,6 +8,8 @@ import grpc
 import grpc.aio
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
 
+from services.runtime.tracing import exemplar
+
 # Dense around the usual objectives of 50 to 300 ms.
 LATENCY_BUCKETS_S = (
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.125, 0.15, 0.2, 0.25,
@@ -16,7 +18,8 @@ LATENCY_BUCKETS_S = (
 
 
 class CallMetrics:
-    """Latency and status of the gRPC calls that one service answers.
+    """Latency and status of the gRPC calls that one service answers. Latencies carry the trace as their exemplar, which
+    a scraper that speaks OpenMetrics gets.
 
     `scenario` is the request's scenario where it is one that the service knows, else "" (label values stay bounded).
     """
@@ -62,7 +65,7 @@ class MetricsInterceptor(grpc.aio.ServerInterceptor):
                 code = next((c for c in grpc.StatusCode if c.value[0] == code), grpc.StatusCode.OK)
             if crashed and code is grpc.StatusCode.OK:
                 code = grpc.StatusCode.CANCELLED
-            self._metrics.latency.labels(method, scenario).observe(time.perf_counter() - started)
+            self._metrics.latency.labels(method, scenario).observe(time.perf_counter() - started, exemplar())
             self._metrics.calls.labels(method, scenario, code.name).inc()
 
         if handler.response_streaming:

@@ -28,6 +28,16 @@ def server_interceptors() -> list[Any]:
     return [aio_server_interceptor()] if _enabled else []
 
 
+def exemplar() -> dict[str, str] | None:
+    """Labels that link a measurement to the trace it was made in; none where no trace is recorded."""
+    if not _enabled:
+        return None
+    span = trace.get_current_span().get_span_context()
+    if not (span.is_valid and span.trace_flags.sampled):
+        return None
+    return {"trace_id": trace.format_trace_id(span.trace_id)}
+
+
 def client_interceptors() -> list[Any]:
     """Interceptors that open a span per call made; none when tracing is off."""
     return list(aio_client_interceptors()) if _enabled else []

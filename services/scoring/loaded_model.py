@@ -78,6 +78,7 @@ class LoadedModel:
         """The re-ranker's or the scorer's predictions; raises what they raise."""
         if not reranker:
             predictions = await self.predictor.score(user_vector, history, candidates)
+            self._metrics.observe_scores(self.version, predictions.click)
         else:
             started = time.perf_counter()
             predictions = await self.predictor.rerank(history, candidates)

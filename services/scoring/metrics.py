@@ -9,6 +9,8 @@ from prometheus_client.registry import Collector
 
 from services.runtime.metrics import LATENCY_BUCKETS_S
 from services.runtime.promotions import PROMOTIONS, count_outcomes
+from services.scoring.pool import FloatArray
+from services.scoring.score_histogram import ScoreHistogram
 
 
 class PromotionCounts(Collector):
@@ -83,6 +85,7 @@ class ScoringMetrics:
         self._counted: set[str] = set()
         self.promotions = PromotionCounts(scenario)
         registry.register(self.promotions)
+        self._scores = ScoreHistogram(scenario, registry)
         self.missing = Gauge(
             "recmesh_scoring_missing_versions",
             "Versions that CURRENT and VARIANTS name and that are not loaded.",
@@ -112,6 +115,10 @@ class ScoringMetrics:
         """`count` candidates were predicted on `rung`."""
         self._candidates.labels(self._scenario, rung).inc(count)
 
+    def observe_scores(self, version: str, click: FloatArray) -> None:
+        """The scorer's click probabilities [C] of a version."""
+        self._scores.observe(version, click)
+
     def observe_inference(self, part: str, seconds: float) -> None:
         """One execution of a part ended, well or not."""
         self._inference.labels(self._scenario, part).observe(seconds)
@@ -128,6 +135,7 @@ class ScoringMetrics:
     def show_versions(self, versions: Sequence[str]) -> None:
         """These versions can be asked now, the current one first, and no others."""
         self._bundle.clear()
+        self._scores.keep(versions)
         for place, version in enumerate(versions):
             self._bundle.labels(self._scenario, version, "variant" if place else "current").set(1)
         for version in self._counted - set(versions):

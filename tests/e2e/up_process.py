@@ -83,14 +83,22 @@ class UpProcess:
         return RankingServiceStub(self.channel("ranking")).Recommend(request, timeout=10)
 
     def click(self, scenario: str, user: str, item_id: str, request_id: str = "", position: int | None = None) -> None:
+        self._record(scenario, user, item_id, request_id, position, event_kind="EVENT_KIND_CLICK")
+
+    def rate(self, scenario: str, user: str, item_id: str, value: float, request_id: str, position: int) -> None:
+        self._record(scenario, user, item_id, request_id, position, event_kind="EVENT_KIND_RATING", value=value)
+
+    def _record(
+        self, scenario: str, user: str, item_id: str, request_id: str, position: int | None, **fields: Any
+    ) -> None:
         event = feedback_pb.Feedback(
             event_id=uuid.uuid4().hex,
             user_id=user,
             item_id=item_id,
-            event_kind="EVENT_KIND_CLICK",
             event_time_ms=int(time.time() * 1000),
             request_id=request_id,
             position=position,
+            **fields,
         )
         request = feedback_pb.RecordFeedbackRequest(scenario=scenario, events=[event])
         FeedbackServiceStub(self.channel("feedback")).RecordFeedback(request, timeout=10)

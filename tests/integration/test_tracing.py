@@ -1,6 +1,8 @@
-"""Traces reach a collector when one is configured."""
+"""Traces reach a collector when one is configured, and measurements name them."""
 
 import asyncio
+import re
+import urllib.request
 
 import grpc
 import grpc.aio
@@ -16,13 +18,22 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
     def __init__(self) -> None:
         self.spans: set[tuple[str, str]] = set()
+        self.trace_ids: set[str] = set()
 
     async def Export(self, request, context):
         for resource in request.resource_spans:
             attributes = {entry.key: entry.value.string_value for entry in resource.resource.attributes}
             for scope in resource.scope_spans:
+                self.trace_ids |= {span.trace_id.hex() for span in scope.spans}
                 self.spans |= {(attributes["service.name"], span.name) for span in scope.spans}
         return trace_service_pb2.ExportTraceServiceResponse()
+
+
+def open_metrics(process: ServiceProcess) -> str:
+    request = urllib.request.Request(f"http://127.0.0.1:{process.metrics_port}/metrics")
+    request.add_header("Accept", "application/openmetrics-text; version=1.0.0")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.read().decode()
 
 
 async def test_a_call_becomes_a_span_at_the_collector(tmp_path):
@@ -43,6 +54,7 @@ async def test_a_call_becomes_a_span_at_the_collector(tmp_path):
             event = pb.Feedback(event_id="e", user_id="u", item_id="i", event_kind=2, event_time_ms=1)
             request = pb.RecordFeedbackRequest(scenario="video", events=[event])
             await pb_grpc.FeedbackServiceStub(channel).RecordFeedback(request)
+        page = await asyncio.to_thread(open_metrics, process)
         # Ending the process flushes what it has gathered.
         await asyncio.to_thread(process.terminate)
         while not collector.spans:
@@ -50,4 +62,7 @@ async def test_a_call_becomes_a_span_at_the_collector(tmp_path):
     finally:
         await asyncio.to_thread(process.kill)
         await server.stop(None)
+    trace_ids = set(re.findall(r'recmesh_feedback_call_seconds_bucket.+# {trace_id="(\w+)"}', page))
+    assert trace_ids
+    assert trace_ids <= collector.trace_ids
     assert ("recmesh-feedback", "/recmesh.feedback.v1.FeedbackService/RecordFeedback") in collector.spans

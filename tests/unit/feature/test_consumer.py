@@ -148,3 +148,23 @@ async def test_an_erasure_is_passed_on_and_only_what_came_after_it_is_applied():
     assert store.erasures == [{erasure_digest("anna"): 3}]
     assert [(event.offset, event.user_id) for event in store.events] == [(1, "bert"), (4, "anna")]
     assert store.checkpoint.log_offset == 4
+
+
+async def test_staleness_counts_from_when_the_store_last_held_all():
+    now = 100.0
+    consumer = EventConsumer("video", Store(), Feedback(), PLAIN, lambda: now)  # type: ignore[arg-type]
+    now = 103.0
+    assert consumer.staleness_s() == 3, "the log has not been read yet"
+    await consumer._handle(response(2, 1, 2))
+    await consumer._set_connected(True)
+    assert consumer.staleness_s() == 0
+    now = 110.0
+    consumer._open_stream(2)
+    await consumer._handle(response(9, 3))
+    now = 112.0
+    assert consumer.staleness_s() == 2, "until the response came nothing was lacking"
+    await consumer._handle(response(9, 9))
+    assert consumer.staleness_s() == 0
+    await consumer._set_connected(False)
+    now = 117.0
+    assert consumer.staleness_s() == 5, "something may have come that cannot be read"

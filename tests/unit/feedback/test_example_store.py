@@ -62,6 +62,16 @@ def test_a_click_labels_the_shown_item_and_counts_once(store: ExampleStore) -> N
     assert (count(store, "events", "click", "attributed"), count(store, "events", "click", "repeated")) == (1, 1)
 
 
+def test_shown_and_clicked_are_counted_by_place(store: ExampleStore) -> None:
+    items = [f"i{n}" for n in range(25)]
+    store.apply(log_of(impression("r1", *items), *(click(f"e{n}", f"i{n}", "r1") for n in (0, 9, 10, 24))), NOW)
+    places = {
+        place: (count(store, "position_impressions", "m1", place), count(store, "position_clicks", "m1", place))
+        for place in ("00", "01", "09", "10-19", "20+")
+    }
+    assert places == {"00": (1, 1), "01": (1, 0), "09": (1, 1), "10-19": (10, 1), "20+": (5, 1)}
+
+
 def test_an_impression_after_its_clicks_still_gets_them(store: ExampleStore) -> None:
     store.apply(log_of(click("e1", "a", "r1"), click("e2", "b"), click("e3", "b", user_id="bert")), NOW)
     assert count(store, "events", "click", "waiting") == 3
@@ -138,11 +148,11 @@ def test_what_the_log_no_longer_has_is_removed_and_the_counters_stay(store: Exam
 
 
 def test_series_are_bounded(store: ExampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(example_store, "MAX_COUNTERS", 6)
+    monkeypatch.setattr(example_store, "MAX_COUNTERS", 10)
     for number in range(6):
         record = impression(f"r{number}", "a")._replace(model_version=f"m{number}")
         store.apply(log_of(record, start=number + 1), NOW)
-    assert len(store.counts) == 9
+    assert len(store.counts) == 15
     assert count(store, "impressions", "other", "other") == 4
 
 
