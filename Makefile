@@ -8,7 +8,7 @@ ONCE ?=
 PROTOS := $(shell find protos -name '*.proto')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all chart proto lint format bench evaluate sequential lock clean
+.PHONY: help setup run test test-all chart images proto lint format bench evaluate sequential lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ test-all: setup lint ## All tests, slow ones included.
 
 chart: setup ## Check the chart: lint, wrong values, rendered objects, and the real helm against a double of the API.
 	$(BIN)/python -m pytest tests/chart
+
+images: ## Build the image of the online services with buildah, where it can; prints the reason where it cannot.
+	bash deploy/docker/build.sh services
 
 proto: setup ## Generate the stubs beside their protos.
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos --grpc_python_out=protos $(PROTOS)
