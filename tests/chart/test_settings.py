@@ -70,6 +70,18 @@ def test_every_process_takes_its_settings(name, rendered, tmp_path):
     assert seen == set(CONFIGS)
 
 
+def test_who_takes_user_ids_has_the_key_of_pseudonyms(rendered):
+    pods = pods_of(rendered["external-engines"])
+    for component, document in config_maps(rendered["external-engines"]):
+        if component not in CONFIGS or component == "test":
+            continue
+        pod = next(pod for where, pod in pods.items() if where.split("/")[1] == document["metadata"]["name"])
+        mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        key_file = yaml.safe_load(document["data"]["config.yaml"]).get("privacy", {}).get("key_file")
+        assert (key_file is not None) == (component in ("ranking", "feature", "feedback"))
+        assert ("/etc/recmesh/privacy" in mounts) == (key_file is not None)
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_scenario_files_and_models_are_taken(name, rendered, tmp_path):
     for component, document in config_maps(rendered[name]):

@@ -10,6 +10,7 @@ scenario_files: {{ include "recmesh.scenarioFiles" .root }}
 scoring:
   {{- include "recmesh.scoringAddresses" .root | indent 2 }}
 spool: /var/lib/recmesh/spool
+{{- include "recmesh.privacy" .root }}
 {{- end }}
 
 {{- define "recmesh.candidate.config" -}}
@@ -34,6 +35,7 @@ server:
   {{- include "recmesh.server" (dict "root" . "callers" ($callers | uniq)) | nindent 2 }}
 scenario_files: {{ include "recmesh.scenarioFiles" . }}
 feedback: {{ include "recmesh.client" (dict "root" . "component" "feedback") }}
+{{- include "recmesh.privacy" . }}
 store:
   engine: {{ $store.engine }}
   {{- if eq $store.engine "lmdb" }}
@@ -62,6 +64,7 @@ store:
 server:
   {{- include "recmesh.server" (dict "root" . "callers" ($callers | uniq)) | nindent 2 }}
 scenario_files: {{ include "recmesh.scenarioFiles" . }}
+{{- include "recmesh.privacy" . }}
 store:
   engine: {{ $store.engine }}
   path: /var/lib/recmesh/feedback
@@ -78,4 +81,11 @@ store:
   {{- end }}
   {{- toYaml $settings | nindent 2 }}
   {{- end }}
+{{- end }}
+
+{{/* Where users' pseudonyms get their key. */}}
+{{- define "recmesh.privacy" -}}
+{{- if .Values.privacy.keySecret.name }}
+privacy: {key_file: /etc/recmesh/privacy/pseudonym.key}
+{{- end }}
 {{- end }}

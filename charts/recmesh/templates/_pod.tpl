@@ -138,6 +138,9 @@ livenessProbe:
     {{- if .root.Values.tls.enabled }}
     - {name: tls, mountPath: /etc/recmesh/tls, readOnly: true}
     {{- end }}
+    {{- if include "recmesh.knowsUsers" . }}
+    - {name: privacy, mountPath: /etc/recmesh/privacy, readOnly: true}
+    {{- end }}
     {{- with .mounts }}{{ . | nindent 4 }}{{ end }}
 {{- end -}}
 
@@ -148,6 +151,19 @@ livenessProbe:
 - name: tmp
   emptyDir: {}
 {{- include "recmesh.tlsVolume" . }}
+{{- if include "recmesh.knowsUsers" . }}
+- name: privacy
+  secret:
+    secretName: {{ .root.Values.privacy.keySecret.name }}
+    # A key that everybody may read is refused.
+    defaultMode: 0440
+    items: [{key: {{ .root.Values.privacy.keySecret.key }}, path: pseudonym.key}]
+{{- end }}
+{{- end -}}
+
+{{/* Not empty for a component that makes pseudonyms, where there is a key. dict root, component */}}
+{{- define "recmesh.knowsUsers" -}}
+{{- if and .root.Values.privacy.keySecret.name (has .component (list "ranking" "feature" "feedback")) }}true{{ end -}}
 {{- end -}}
 
 {{- define "recmesh.tlsVolume" -}}
