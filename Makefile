@@ -8,12 +8,12 @@ ONCE ?=
 PROTOS := $(shell find protos -name '*.proto')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all proto lint format observability prometheus bench evaluate sequential lock clean
+.PHONY: help setup run test test-all chart images proto lint format observability prometheus bench evaluate sequential lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(VENV)/.installed .venv-triton/.installed .nats/.tried .prometheus/.tried ## Make both environments: .venv for everything, .venv-triton for the inference server; nats-server and Prometheus for tests.
+setup: $(VENV)/.installed .venv-triton/.installed .nats/.tried .prometheus/.tried .helm/.tried ## Make both environments: .venv for everything, .venv-triton for the inference server; nats-server, Prometheus and helm for tests.
 
 $(VENV)/.installed: pyproject.toml constraints.txt tools/setup-venv.sh
 	bash tools/setup-venv.sh $(VENV)
@@ -33,6 +33,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt tools/setup-venv.sh
 	bash deploy/prometheus/install.sh .prometheus || echo "no Prometheus here: the tests that need one will be skipped"
 	mkdir -p .prometheus && touch $@
 
+# Without helm the tests of the chart are skipped.
+.helm/.tried: deploy/helm/install.sh $(VENV)/.installed
+	bash deploy/helm/install.sh .helm $(BIN)/python || echo "no helm here: the tests of the chart will be skipped"
+	mkdir -p .helm && touch $@
+
 sequential: .venv-sequential/.installed ## Make the environment of the sequential baselines, for `recmesh evaluate --sequential`.
 
 .venv-sequential/.installed: services/training/sequential/install.sh services/training/sequential/requirements.txt
@@ -47,6 +52,12 @@ test: setup lint ## Lint and the tests that take less than 15 minutes on two cor
 
 test-all: setup lint ## All tests, slow ones included.
 	$(BIN)/python -m pytest -m ''
+
+chart: setup ## Check the chart: lint, wrong values, rendered objects, and the real helm against a double of the API.
+	$(BIN)/python -m pytest tests/chart
+
+images: ## Build the image of the online services with buildah, where it can; prints the reason where it cannot.
+	bash deploy/docker/build.sh services
 
 proto: setup ## Generate the stubs beside their protos.
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos --grpc_python_out=protos $(PROTOS)
@@ -79,5 +90,5 @@ lock: setup ## Write constraints.txt from what is installed.
 	bash tools/lock.sh $(BIN) > constraints.tmp && mv constraints.tmp constraints.txt
 
 clean: ## Remove environments and caches. The state folder stays.
-	rm -rf $(VENV) .venv-triton .venv-sequential .nats .prometheus .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-triton .venv-sequential .nats .prometheus .helm .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

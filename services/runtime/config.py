@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.runtime.errors import SetupError
 
@@ -82,6 +82,18 @@ class ServerSettings(Settings):
     """host:port of an OpenTelemetry collector (gRPC, plaintext); none: no traces."""
     tls: TlsSettings | None = None
     """Mutual TLS; none: plaintext."""
+    allowed_clients: list[str] = Field(default_factory=list)
+    """Identities that may call: names (DNS or URI) in the client's certificate. Empty: whoever has a certificate of the
+    authority. Others get PERMISSION_DENIED. Needs `tls`."""
+    health_port: int | None = Field(default=None, ge=0, le=65535)
+    """Plaintext port that answers gRPC health checks and nothing else, for probes that have no certificate; 0 picks a
+    free one; none: health is answered on `port` only."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ServerSettings":
+        if self.allowed_clients and self.tls is None:
+            raise ValueError("allowed_clients needs tls: without certificates nobody can be told apart")
+        return self
 
 
 class ClientSettings(Settings):

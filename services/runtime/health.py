@@ -7,6 +7,10 @@ from grpc_health.v1.health import aio as health_aio
 
 log = logging.getLogger(__name__)
 
+LIVE = "live"
+"""Asked by this name, health says SERVING as long as the process answers at all: a lost dependency is no reason to
+restart it."""
+
 
 class Health:
     """The conditions of one process. Each starts false; `draining` ends it for good."""
@@ -45,6 +49,8 @@ class Health:
         status = health_pb2.HealthCheckResponse.SERVING if self.serving else health_pb2.HealthCheckResponse.NOT_SERVING
         if status == self._last:
             return
+        if self._last is None:
+            await self.servicer.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         self._last = status
         log.info("health", extra={"serving": self.serving, "missing": self.missing})
         for name in self._names:

@@ -28,9 +28,9 @@ EVENT_NAMES: dict[int, str] = {number: name for name, number in EVENT_NUMBERS.it
 
 SECTIONS = (
     "data", "training", "online", "promotion", "feature", "candidate", "scoring", "ranking", "feedback", "triton",
-    "simulation",
+    "simulation", "kubernetes",
 )  # fmt: skip
-"""Sections that belong to one component each."""
+"""Sections that belong to one component each; `kubernetes` belongs to the chart, which checks it by its schema."""
 
 ITEM_TEXT_COLUMNS = ("title", "description", "categories", "brand", "price", "year")
 """What a template of item texts may name, beside attributes.<name>."""

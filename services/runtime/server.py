@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.runtime import tracing
+from services.runtime.callers import CallersInterceptor
 from services.runtime.channels import REQUEST_ID_KEY, deadline_var
 from services.runtime.config import ServerSettings
 from services.runtime.errors import SetupError
@@ -96,6 +97,7 @@ class Server:
             interceptors=[
                 *tracing.server_interceptors(),
                 MetricsInterceptor(metrics, frozenset(scenarios)),
+                *([CallersInterceptor(settings.allowed_clients)] if settings.allowed_clients else []),
                 ErrorInterceptor(),
                 ContextInterceptor(),
             ],
@@ -157,6 +159,17 @@ class Server:
         )
         return self.grpc.add_secure_port(address, credentials)
 
+    async def _listen_for_probes(self) -> grpc.aio.Server | None:
+        """Answer health checks, and nothing else, on the plaintext port for them."""
+        if self._settings.health_port is None:
+            return None
+        probes = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, probes)
+        port = probes.add_insecure_port(f"{self._settings.host}:{self._settings.health_port}")
+        await probes.start()
+        log.info("listening for probes", extra={"port": port})
+        return probes
+
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then: NOT_SERVING, finish calls in flight, stop background work, return."""
         loop = asyncio.get_running_loop()
@@ -166,6 +179,7 @@ class Server:
         metrics_port = serve_metrics(self.registry, self._settings.host, self._settings.metrics_port)
         await self.health.publish()
         await self.grpc.start()
+        probes = await self._listen_for_probes()
         log.info("listening", extra={"port": port, "metrics_port": metrics_port})
         tasks = [asyncio.create_task(self._keep_running(name, work), name=name) for name, work in self._background]
         # What is alive now stays: keep it out of collections that would stall the tail.
@@ -178,6 +192,8 @@ class Server:
         for end_streams in self._on_drain:
             end_streams()
         await self.grpc.stop(self._settings.drain_s)
+        if probes is not None:
+            await probes.stop(None)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

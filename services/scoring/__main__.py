@@ -12,6 +12,7 @@ from services.scoring.metrics import ScoringMetrics
 from services.scoring.servicer import ScoringServicer
 from services.scoring.serving import CONDITION, Serving
 from services.scoring.triton_pool import TritonServer
+from services.scoring.triton_replicas import Pool, TritonReplicas
 
 
 async def main() -> None:
@@ -23,7 +24,12 @@ async def main() -> None:
     server = Server("scoring", full_name, config.server, [scenario.name], [CONDITION])
     metrics = ScoringMetrics(scenario.name, server.registry)
     pool_settings = scenario.section("triton", TritonSettings)
-    triton = TritonServer(config.triton.address, config.triton_repository, pool_settings, metrics)
+    address, tls = config.triton.address, config.triton_tls
+    triton: Pool
+    if config.triton_repository is None:
+        triton = TritonReplicas(address, metrics, tls)
+    else:
+        triton = TritonServer(address, config.triton_repository, pool_settings, metrics, tls)
     serving = Serving(scenario.name, config.models, triton, settings, metrics, server.health)
     channel = open_channel(config.feature, config.server.tls)
     catalogue = Catalogue(serving, feature_service_pb2_grpc.FeatureServiceStub(channel), metrics)

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from deploy.triton.model_config import MAX_BATCH_SIZE
-from services.runtime.config import ClientSettings, ServerSettings, Settings
+from services.runtime.config import ClientSettings, ServerSettings, Settings, TlsSettings
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario, load_scenarios
 
@@ -24,8 +24,12 @@ class ScoringConfig(Settings):
     VARIANTS those to serve beside it."""
     triton: ClientSettings
     """The scenario's pool."""
-    triton_repository: Path
-    """The pool's model repository, where the parts of bundles are linked. Both processes see it under this path."""
+    triton_repository: Path | None = None
+    """The pool's model repository, where the parts of bundles are linked. Both processes see it under this path. None:
+    the pool is any number of servers behind one name that load their parts by themselves when they start (see
+    deploy/models), as on Kubernetes."""
+    triton_tls: TlsSettings | None = None
+    """Mutual TLS towards the pool; none: plaintext."""
     feature: ClientSettings
     """The catalogue, for new and changed items."""
 

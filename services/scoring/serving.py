@@ -20,7 +20,7 @@ from services.scoring.config import ScoringSettings
 from services.scoring.embedder import VectorCache
 from services.scoring.loaded_model import LoadedModel
 from services.scoring.metrics import ScoringMetrics
-from services.scoring.triton_pool import TritonServer
+from services.scoring.triton_replicas import Pool
 from services.scoring.vectors import ItemTable
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Serving:
         self,
         scenario: str,
         models: Path,
-        triton: TritonServer,
+        triton: Pool,
         settings: ScoringSettings,
         metrics: ScoringMetrics,
         health: Health,

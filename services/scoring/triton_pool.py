@@ -4,8 +4,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 from tritonclient.grpc import InferInput
@@ -16,6 +17,7 @@ from deploy.triton.model_config import PARTS, pool_config
 from deploy.triton.settings import TritonSettings
 from services.runtime.bundle import Bundle
 from services.runtime.channels import time_left_s
+from services.runtime.config import TlsSettings
 from services.runtime.errors import DeadlineError, NotReadyError, OverloadedError, RecmeshError, SetupError
 from services.scoring.metrics import ScoringMetrics
 from services.scoring.pool import Array
@@ -24,9 +26,10 @@ log = logging.getLogger(__name__)
 
 INFER_LIMIT_S = 10.0
 """Longest execution, for callers without a deadline."""
-_CONTROL_LIMIT_S = 5.0
+CONTROL_LIMIT_S = 5.0
+"""Longest wait for an answer about readiness and for an unload."""
 
-_CHANNEL_OPTIONS = [
+_CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.keepalive_time_ms", 20_000),
@@ -37,6 +40,21 @@ _CHANNEL_OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
+
+
+def open_client(
+    address: str, tls: TlsSettings | None = None, options: Sequence[tuple[str, Any]] = ()
+) -> InferenceServerClient:
+    """A client of the Triton server at `address` with further channel options."""
+    files: dict[str, Any] = {}
+    if tls is not None:
+        files = {
+            "ssl": True,
+            "root_certificates": str(tls.ca_file),
+            "private_key": str(tls.key_file),
+            "certificate_chain": str(tls.certificate_file),
+        }
+    return InferenceServerClient(address, channel_args=[*_CHANNEL_OPTIONS, *options], **files)
 
 
 def model_name(part: str, version: str) -> str:
@@ -52,8 +70,15 @@ def parts_of(bundle: Bundle) -> list[str]:
 class TritonServer:
     """One Triton server under explicit model control."""
 
-    def __init__(self, address: str, repository: Path, settings: TritonSettings, metrics: ScoringMetrics) -> None:
-        self._client = InferenceServerClient(address, channel_args=_CHANNEL_OPTIONS)
+    def __init__(
+        self,
+        address: str,
+        repository: Path,
+        settings: TritonSettings,
+        metrics: ScoringMetrics,
+        tls: TlsSettings | None = None,
+    ) -> None:
+        self._client = open_client(address, tls)
         self._repository = repository
         self._settings = settings
         self._metrics = metrics
@@ -81,7 +106,7 @@ class TritonServer:
             try:
                 if not await self._is_ready(name):
                     await self._client.load_model(
-                        name, config=config, client_timeout=self._settings.load_timeout_s + _CONTROL_LIMIT_S
+                        name, config=config, client_timeout=self._settings.load_timeout_s + CONTROL_LIMIT_S
                     )
             except InferenceServerException as error:
                 if _code(error) in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
@@ -111,7 +136,7 @@ class TritonServer:
             if not (self._repository / name).is_symlink():
                 continue
             try:
-                await self._client.unload_model(name, client_timeout=_CONTROL_LIMIT_S)
+                await self._client.unload_model(name, client_timeout=CONTROL_LIMIT_S)
             except InferenceServerException as error:
                 log.warning("could not unload", extra={"model": name, "reason": error.message()})
             (self._repository / name).unlink(missing_ok=True)
@@ -123,7 +148,7 @@ class TritonServer:
             await self.withdraw(version)
 
     async def _is_ready(self, name: str) -> bool:
-        return bool(await self._client.is_model_ready(name, client_timeout=_CONTROL_LIMIT_S))
+        return bool(await self._client.is_model_ready(name, client_timeout=CONTROL_LIMIT_S))
 
 
 def _link(link: Path, folder: Path) -> None:

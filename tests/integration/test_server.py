@@ -15,6 +15,7 @@ from recmesh.candidate.v1 import candidate_service_pb2_grpc as pb_grpc
 from services.runtime.channels import call_options, open_channel, time_left_s
 from services.runtime.config import ClientSettings, ServerSettings
 from services.runtime.errors import InvalidFieldError, OverloadedError
+from services.runtime.health import LIVE
 from services.runtime.log import request_id_var
 from services.runtime.server import Server
 from services.runtime.status import INTERNAL_TEXT
@@ -110,6 +111,8 @@ async def test_health_follows_the_conditions():
             for name in ("", NAME):
                 answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
                 assert (answer.status == health_pb2.HealthCheckResponse.SERVING) is holds
+            alive = await health.Check(health_pb2.HealthCheckRequest(service=LIVE))
+            assert alive.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_reflection_describes_the_service():

@@ -1,0 +1,171 @@
+{{/* A scenario: its settings for Kubernetes, its file, and where its model comes from. */}}
+
+{{/* Section `kubernetes` over `scenarioDefaults`, as YAML; checked. dict root, scenario */}}
+{{- define "recmesh.kubernetes" -}}
+{{- $own := (index .root.Values.scenarios .scenario).kubernetes | default dict -}}
+{{- $all := mustMergeOverwrite (deepCopy .root.Values.scenarioDefaults) (deepCopy $own) -}}
+{{- $where := printf "scenarios.%s.kubernetes" .scenario -}}
+{{- if not $all.model.version -}}
+{{- fail (printf "%s.model.version: name the bundle to serve, e.g. --set %s.model.version=20261124-164213-78d6fb15" $where $where) -}}
+{{- end -}}
+{{- $source := $all.model.source -}}
+{{- if and (eq $source.type "pvc") (not $source.claim) -}}
+{{- fail (printf "%s.model.source.claim: name the volume claim that holds models/<scenario>/<version>" $where) -}}
+{{- else if and (eq $source.type "s3") (not $source.url) -}}
+{{- fail (printf "%s.model.source.url: give the bucket and prefix, e.g. s3://models/recmesh" $where) -}}
+{{- else if and (eq $source.type "oci") (not $source.repository) -}}
+{{- fail (printf "%s.model.source.repository: give the artifact's repository; its tags are the versions" $where) -}}
+{{- end -}}
+{{- if and (eq $source.type "oci") (not (semverCompare ">=1.33.0-0" .root.Capabilities.KubeVersion.Version)) -}}
+{{- fail (printf "%s.model.source: oci mounts the artifact as an image volume, which needs Kubernetes 1.33 or newer; use pvc or s3" $where) -}}
+{{- end -}}
+{{- $pool := $all.pool.autoscaling -}}
+{{- if and $pool.enabled (eq $pool.kind "keda") (not $pool.prometheus) -}}
+{{- fail (printf "%s.pool.autoscaling.prometheus: KEDA needs the address of Prometheus, e.g. http://prometheus.monitoring:9090" $where) -}}
+{{- end -}}
+{{- if and $all.canary.version (dig "ranking" "experiment" false (index .root.Values.scenarios .scenario)) -}}
+{{- fail (printf "%s.canary: scenarios.%s.ranking.experiment deals the users already; give one of the two" $where .scenario) -}}
+{{- end -}}
+{{- if and $all.canary.version (eq $all.canary.version $all.model.version) -}}
+{{- fail (printf "%s.canary.version: is the current version; name another one" $where) -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end -}}
+
+{{/* The versions that are loaded, the current one first, as a YAML list. dict kubernetes */}}
+{{- define "recmesh.versions" -}}
+{{- $k := .kubernetes -}}
+{{- $versions := prepend $k.model.also $k.model.version -}}
+{{- if $k.canary.version -}}{{- $versions = append $versions $k.canary.version -}}{{- end -}}
+{{- toYaml ($versions | uniq) -}}
+{{- end -}}
+
+{{/* The scenario file: what the values say but for Kubernetes, and the canary as an experiment. dict root, scenario */}}
+{{- define "recmesh.scenarioFile" -}}
+{{- $values := omit (deepCopy (index .root.Values.scenarios .scenario)) "kubernetes" -}}
+{{- $k := include "recmesh.kubernetes" . | fromYaml -}}
+{{- if $k.canary.version -}}
+{{- $percent := $k.canary.percent -}}
+{{- $control := dict "name" "current" "percent" (subf 100.0 $percent) -}}
+{{- $canary := dict "name" "canary" "percent" $percent "model_version" $k.canary.version -}}
+{{- $experiment := dict "name" "canary" "salt" $k.canary.salt "variants" (list $control $canary) -}}
+{{- $_ := set $values "ranking" (mustMergeOverwrite ($values.ranking | default dict) (dict "experiment" $experiment)) -}}
+{{- end -}}
+{{- toYaml (dict "scenarios" (dict .scenario $values)) -}}
+{{- end -}}
+
+{{/* Settings of `python -m deploy.models`. dict root, scenario, pool: whether a Triton repository is laid out */}}
+{{- define "recmesh.modelsConfig" -}}
+{{- $k := include "recmesh.kubernetes" . | fromYaml -}}
+{{- $versions := include "recmesh.versions" (dict "kubernetes" $k) | fromYamlArray -}}
+{{- $source := $k.model.source -}}
+scenario_files: [/etc/recmesh/scenarios/{{ .scenario }}.yaml]
+models: /models
+scenarios:
+  {{ .scenario }}:
+    current: {{ first $versions | quote }}
+    also: {{ rest $versions | toJson }}
+    source:
+      {{- if eq $source.type "s3" }}
+      kind: s3
+      url: {{ $source.url | quote }}
+      region: {{ $source.region | quote }}
+      {{- with $source.endpoint }}
+      endpoint: {{ . | quote }}
+      {{- end }}
+      {{- else if eq $source.type "oci" }}
+      kind: folder
+      path: "/source/{scenario}/{version}"
+      {{- else }}
+      kind: folder
+      path: {{ printf "/source/{scenario}/%s" (list $source.path "{scenario}/{version}" | join "/" | trimPrefix "/") | quote }}
+      {{- end }}
+{{- if .pool }}
+triton_repository: /repository
+{{- end }}
+{{- end -}}
+
+{{/* Volumes that bundles come from. dict root, scenario */}}
+{{- define "recmesh.sourceVolumes" -}}
+{{- $k := include "recmesh.kubernetes" . | fromYaml -}}
+{{- $scenario := .scenario -}}
+{{- $source := $k.model.source -}}
+{{- if eq $source.type "pvc" }}
+- name: source-{{ $scenario }}
+  persistentVolumeClaim: {claimName: {{ $source.claim | quote }}, readOnly: true}
+{{- else if eq $source.type "oci" }}
+{{- range $n, $version := include "recmesh.versions" (dict "kubernetes" $k) | fromYamlArray }}
+- name: model-{{ $scenario }}-{{ $n }}
+  image: {reference: {{ printf "%s:%s" $source.repository $version | quote }}, pullPolicy: IfNotPresent}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Where they are mounted. dict root, scenario */}}
+{{- define "recmesh.sourceMounts" -}}
+{{- $k := include "recmesh.kubernetes" . | fromYaml -}}
+{{- $scenario := .scenario -}}
+{{- $source := $k.model.source -}}
+{{- if eq $source.type "pvc" }}
+- {name: source-{{ $scenario }}, mountPath: /source/{{ $scenario }}, readOnly: true}
+{{- else if eq $source.type "oci" }}
+{{- range $n, $version := include "recmesh.versions" (dict "kubernetes" $k) | fromYamlArray }}
+- {name: model-{{ $scenario }}-{{ $n }}, mountPath: {{ printf "/source/%s/%s" $scenario $version | quote }}, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The init container that brings a scenario's bundles and verifies them. dict root, scenario, pool */}}
+{{- define "recmesh.modelsContainer" -}}
+{{- $k := include "recmesh.kubernetes" . | fromYaml -}}
+{{- $secret := $k.model.source.credentialsSecret -}}
+- name: models-{{ .scenario }}
+  image: {{ include "recmesh.image" (dict "root" .root "image" .root.Values.images.services) }}
+  imagePullPolicy: {{ .root.Values.images.services.pullPolicy }}
+  args: [python, -m, deploy.models, --config, /etc/recmesh/models-{{ .scenario }}/{{ ternary "pool" "models" (default false .pool) }}.yaml]
+  securityContext: {{- include "recmesh.containerSecurity" .root | nindent 4 }}
+  {{- if and (eq $k.model.source.type "s3") $secret }}
+  envFrom:
+    - secretRef: {name: {{ $secret | quote }}}
+  {{- end }}
+  resources: {{- toYaml $k.model.fetchResources | nindent 4 }}
+  volumeMounts:
+    - {name: scenarios, mountPath: /etc/recmesh/scenarios, readOnly: true}
+    - {name: models-{{ .scenario }}, mountPath: /etc/recmesh/models-{{ .scenario }}, readOnly: true}
+    - {name: models, mountPath: /models}
+    - {name: tmp, mountPath: /tmp}
+    {{- if .pool }}
+    - {name: repository, mountPath: /repository}
+    {{- end }}
+    {{- with include "recmesh.sourceMounts" . | trim }}{{ . | nindent 4 }}{{ end }}
+{{- end -}}
+
+{{/* Changes when the scenario's file or models do. dict root, scenario */}}
+{{- define "recmesh.scenarioChecksum" -}}
+{{- list (include "recmesh.scenarioFile" .) (include "recmesh.modelsConfig" .) | join "\n" | sha256sum -}}
+{{- end -}}
+
+{{/* The files of all scenarios as one volume, for the services that serve all. dict root */}}
+{{- define "recmesh.allScenariosVolume" -}}
+- name: scenarios
+  projected:
+    sources:
+      {{- range $scenario, $_ := .root.Values.scenarios }}
+      - configMap:
+          name: {{ include "recmesh.name" (dict "root" $.root "component" "scenario" "scenario" $scenario) }}
+          items: [{key: {{ $scenario }}.yaml, path: {{ $scenario }}.yaml}]
+      {{- end }}
+{{- end -}}
+
+{{- define "recmesh.scenarioFiles" -}}
+[{{ range $n, $scenario := keys .Values.scenarios | sortAlpha }}{{ if $n }}, {{ end }}/etc/recmesh/scenarios/{{ $scenario }}.yaml{{ end }}]
+{{- end -}}
+
+{{/* Longest deadline of any scenario, milliseconds. */}}
+{{- define "recmesh.longestDeadline" -}}
+{{- $longest := 0 -}}
+{{- range $_, $scenario := .Values.scenarios -}}
+{{- $longest = max $longest (int (dig "ranking" "deadline_ms" 300 $scenario)) -}}
+{{- end -}}
+{{- $longest -}}
+{{- end -}}

@@ -1,0 +1,146 @@
+"""What the chart writes for processes is what they take: every settings file passes the process's own check."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.helm.__main__ import TestSettings as HelmTestSettings
+from deploy.models.settings import ModelsSettings
+from deploy.triton.settings import TritonSettings
+from services.candidate.config import CandidateConfig, CandidateSettings, check_scoring
+from services.cli.state import StateFolder, read_up_info
+from services.feature.config import FeatureConfig, FeatureSettings
+from services.feedback.config import FeedbackConfig, FeedbackSettings
+from services.ranking.config import RankingConfig, RankingSettings
+from services.runtime.config import parse_settings
+from services.runtime.scenario import Scenario, load_scenarios
+from services.scoring.config import ScoringConfig, ScoringSettings
+from tests.chart.helm import SETS, needs_helm, pods_of
+
+pytestmark = needs_helm
+
+CONFIGS = {
+    "ranking": RankingConfig,
+    "feature": FeatureConfig,
+    "candidate": CandidateConfig,
+    "feedback": FeedbackConfig,
+    "scoring": ScoringConfig,
+    "test": HelmTestSettings,
+}
+SECTIONS = {
+    "ranking": RankingSettings,
+    "feature": FeatureSettings,
+    "candidate": CandidateSettings,
+    "feedback": FeedbackSettings,
+    "scoring": ScoringSettings,
+    "triton": TritonSettings,
+}
+
+
+def config_maps(documents):
+    for document in documents:
+        if document["kind"] == "ConfigMap":
+            yield document["metadata"]["labels"]["app.kubernetes.io/component"], document
+
+
+def scenarios_of(documents, folder: Path) -> dict[str, Scenario]:
+    files = []
+    for component, document in config_maps(documents):
+        if component == "scenario":
+            name = document["metadata"]["labels"]["recmesh.io/scenario"]
+            files.append(folder / f"{name}.yaml")
+            files[-1].write_text(document["data"][f"{name}.yaml"])
+    return load_scenarios(files)
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if name != "everything-off"])
+def test_every_process_takes_its_settings(name, rendered, tmp_path):
+    seen = set()
+    scenarios = scenarios_of(rendered[name], tmp_path)
+    assert set(scenarios) == set(SETS[name])
+    for component, document in config_maps(rendered[name]):
+        if component not in CONFIGS:
+            continue
+        where = document["metadata"]["name"]
+        config = parse_settings(CONFIGS[component], yaml.safe_load(document["data"]["config.yaml"]), where)
+        if component in ("ranking", "candidate"):
+            check_scoring(config, scenarios)
+        seen.add(component)
+    assert seen == set(CONFIGS)
+
+
+def test_who_takes_user_ids_has_the_key_of_pseudonyms(rendered):
+    pods = pods_of(rendered["external-engines"])
+    for component, document in config_maps(rendered["external-engines"]):
+        if component not in CONFIGS or component == "test":
+            continue
+        pod = next(pod for where, pod in pods.items() if where.split("/")[1] == document["metadata"]["name"])
+        mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        key_file = yaml.safe_load(document["data"]["config.yaml"]).get("privacy", {}).get("key_file")
+        assert (key_file is not None) == (component in ("ranking", "feature", "feedback"))
+        assert ("/etc/recmesh/privacy" in mounts) == (key_file is not None)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_scenario_files_and_models_are_taken(name, rendered, tmp_path):
+    for component, document in config_maps(rendered[name]):
+        where = document["metadata"]["name"]
+        if component == "scenario":
+            for key in ("models.yaml", "pool.yaml"):
+                settings = parse_settings(ModelsSettings, yaml.safe_load(document["data"][key]), where)
+                assert (settings.triton_repository is not None) == (key == "pool.yaml")
+        elif component == "update":
+            (tmp_path / "run").mkdir(exist_ok=True)
+            (tmp_path / "run" / "up.json").write_text(document["data"]["up.json"])
+            assert {"feedback", "feature"} <= set(read_up_info(StateFolder(tmp_path)).processes)
+
+
+def test_sections_of_scenarios_are_taken(rendered, tmp_path):
+    scenarios = scenarios_of(rendered["four-on-gpu"], tmp_path)
+    for scenario in scenarios.values():
+        for section, kind in SECTIONS.items():
+            scenario.section(section, kind)
+    experiment = scenarios["music"].section("ranking", RankingSettings).experiment
+    assert experiment is not None
+    assert [(variant.percent, variant.model_version) for variant in experiment.variants] == [(87.5, None), (12.5, "m2")]
+
+
+def test_a_canary_is_loaded_wherever_the_current_version_is(rendered):
+    (document,) = [
+        d for c, d in config_maps(rendered["four-on-gpu"])
+        if c == "scenario" and d["metadata"]["labels"]["recmesh.io/scenario"] == "music"
+    ]  # fmt: skip
+    models = yaml.safe_load(document["data"]["models.yaml"])["scenarios"]["music"]
+    assert (models["current"], models["also"]) == ("m1", ["m2"])
+    pods = pods_of(rendered["four-on-gpu"])
+    for pod in ("Deployment/recmesh-triton-music", "Deployment/recmesh-scoring-music", "Deployment/recmesh-candidate"):
+        images = [v["image"]["reference"] for v in pods[pod]["volumes"] if "image" in v]
+        assert images == ["registry.example/models/music:m1", "registry.example/models/music:m2"]
+
+
+def test_callers_are_those_of_the_architecture(rendered):
+    callers = {}
+    for component, document in config_maps(rendered["four-on-gpu"]):
+        if component in ("ranking", "feature", "candidate", "feedback", "scoring"):
+            server = yaml.safe_load(document["data"]["config.yaml"])["server"]
+            name = document["metadata"]["name"].removeprefix("recmesh-")
+            callers[name] = {
+                caller.removesuffix(".mesh.svc").removeprefix("recmesh-") for caller in server["allowed_clients"]
+            }
+    scoring = {f"scoring-{scenario}" for scenario in SETS["four-on-gpu"]}
+    assert callers == {
+        "ranking": {"web.shop.svc", "test"},
+        "candidate": {"ranking"},
+        "feature": {"ranking", "candidate", "catalogue.shop.svc"} | scoring,
+        "feedback": {"ranking", "candidate", "feature", "web.shop.svc"},
+        **{name: {"ranking", "candidate"} for name in scoring},
+    }
+
+
+def test_certificates_name_what_others_know_their_owners_by(rendered):
+    identities = {
+        d["metadata"]["name"]: d["spec"]["dnsNames"][0] for d in rendered["four-on-gpu"] if d["kind"] == "Certificate"
+    }
+    assert len(identities) == 4 + 2 * 4 + 1
+    assert all(identity == f"{name}.mesh.svc" for name, identity in identities.items())
