@@ -173,10 +173,16 @@ def test_explain(stub):
 def test_metrics(mesh, stub):
     recommend(stub)
     text = mesh.services["ranking"].metrics()
-    labels = 'model_version="20260101-000000-tiny",rung="reranker",scenario="video"'
+    labels = 'experiment="",model_version="20260101-000000-tiny",rung="reranker",scenario="video",variant=""'
     assert f"recmesh_ranking_answers_total{{{labels}}}" in text
     assert 'recmesh_ranking_hop_seconds_count{hop="candidate.RetrieveCandidates",scenario="video"}' in text
     assert 'recmesh_ranking_spool_bytes{scenario="video"}' in text
+    version = 'model_version="20260101-000000-tiny",scenario="video"'
+    assert f"recmesh_ranking_answer_seconds_count{{{version}}}" in text
+    assert f"recmesh_ranking_shown_click_probability_count{{{version}}}" in text
+    assert 'recmesh_ranking_late_answers_total{scenario="video"}' in text
+    assert 'recmesh_ranking_degraded_answers_total{scenario="video"} 0.0' in text
+    assert 'recmesh_ranking_category_diversity_ratio_count{scenario="video"}' in text
 
 
 def test_parts_that_die_cost_rungs_and_come_back(tmp_path):
