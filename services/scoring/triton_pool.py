@@ -117,7 +117,7 @@ class TritonServer:
     async def is_live(self) -> bool:
         """Whether the server answers."""
         try:
-            return bool(await self._client.is_server_live(client_timeout=_CONTROL_LIMIT_S))
+            return bool(await self._client.is_server_live(client_timeout=CONTROL_LIMIT_S))
         except InferenceServerException:
             return False
 
