@@ -59,9 +59,28 @@ for file in /etc/pip.conf "$HOME/.config/pip/pip.conf" "$HOME/.pip/pip.conf"; do
     fi
 done
 
+# And the authorities that this machine trusts, where there are any.
+authorities=/etc/ssl/certs/ca-certificates.crt
+if [ -f "$authorities" ]; then
+    extra+=(--volume "$authorities:$authorities:ro")
+fi
+
 for image in "${images[@]}"; do
     buildah "${common[@]:1}" bud "${common[0]}" --format oci --layers=false "${extra[@]}" \
         --build-arg BASE="$base" --build-arg VERSION="$version" --build-arg REVISION="$revision" \
         --file "deploy/docker/$image.Dockerfile" --tag "recmesh/$image:$tag" .
+done
+
+# What the chart runs in the image of the services starts there, as the user it will be.
+for image in "${images[@]}"; do
+    [ "$image" = services ] || continue
+    container=$(buildah --storage-driver=vfs from --pull-never "recmesh/$image:$tag")
+    for program in services.{ranking,feature,candidate,feedback,scoring} deploy.models deploy.helm; do
+        buildah --storage-driver=vfs run "${common[0]}" "$container" -- python -m "$program" --help >/dev/null
+        echo "recmesh/$image:$tag: $program starts"
+    done
+    buildah --storage-driver=vfs run "${common[0]}" "$container" -- sh -c 'test "$(id -u)" = 10001 && ! python -c "import torch"' \
+        2>/dev/null || { echo "error: recmesh/$image:$tag runs as root or holds torch" >&2; exit 1; }
+    buildah --storage-driver=vfs rm "$container" >/dev/null
 done
 buildah --storage-driver=vfs images
