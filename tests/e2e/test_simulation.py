@@ -12,6 +12,7 @@ import yaml
 
 from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
 from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
+from services.cli.privacy.keys import read_pseudonyms
 from tests.e2e.tiny_state import HELD_OUT_TURN, USER_COUNT, make_tiny_state
 from tests.e2e.up_process import UpProcess, needs_triton
 from tests.support.waiting import wait_for
@@ -63,23 +64,26 @@ def test_all_that_simulated_users_see_and_do_is_kept(mesh: UpProcess, tmp_path: 
 
 
 def assert_labelled(mesh: UpProcess, run_id: str) -> None:
-    """Every record of the run says that it is simulated, and no event of the held-out period was sent."""
+    """Every record of the run says that it is simulated, and no event of the held-out period was sent. Of users the log
+    has pseudonyms alone."""
     prefix = f"simulated-{run_id}-"
+    pseudonyms = read_pseudonyms(mesh.state, "video")
+    simulated = {pseudonyms.of(f"{prefix}u{number}") for number in range(20)}
     stub = FeedbackServiceStub(mesh.channel("feedback"))
     stream = stub.TailEvents(feedback_pb.TailEventsRequest(scenario="video"), timeout=60)
     users: dict[str, int] = {}
     for response in stream:
         for record in response.records:
             if record.HasField("impression"):
-                assert record.impression.request_id.startswith(prefix) == record.impression.user_id.startswith(prefix)
+                assert record.impression.request_id.startswith(prefix) == (record.impression.user_id in simulated)
             event = record.feedback
-            assert event.event_id.startswith(prefix) == event.user_id.startswith(prefix)
+            assert event.event_id.startswith(prefix) == (event.user_id in simulated)
             if event.event_id.startswith(f"{prefix}h"):
                 users[event.user_id] = users.get(event.user_id, 0) + 1
         if not response.records or response.records[-1].offset >= response.latest_offset:
             break
     stream.cancel()
-    assert len(users) == 20
+    assert set(users) == simulated
     assert set(users.values()) == {HELD_OUT_TURN}
 
 
