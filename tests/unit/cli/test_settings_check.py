@@ -62,7 +62,8 @@ LOOKED_UP = {("candidate", "quotas"), ("triton",)}
 
 
 def test_every_section_has_an_owner() -> None:
-    assert set(SECTION_SETTINGS) == set(SECTIONS)
+    # The chart checks its own section by its schema.
+    assert set(SECTION_SETTINGS) | {"kubernetes"} == set(SECTIONS)
 
 
 @pytest.mark.parametrize(("path", "field"), ALL, ids=[".".join(path) for path, _ in ALL])
