@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from services.feedback.example_store import Example, ExampleStore, now_ms
+from services.feedback.example_store import ExampleStore, now_ms
+from services.feedback.examples import Example
 from services.feedback.log_reader import ATTRIBUTION, LogReader
 from services.feedback.store import EventLog
 from services.runtime.errors import NotReadyError
@@ -28,8 +31,10 @@ AWAY_S = 1.0
 class Attributor:
     """Keeps one scenario's examples in step with its log."""
 
-    def __init__(self, event_log: EventLog, reader: LogReader, examples: ExampleStore) -> None:
+    def __init__(self, event_log: EventLog, reader: LogReader, examples: ExampleStore, close_interval_s: float) -> None:
         self.examples = examples
+        self._close_interval_s = close_interval_s
+        self._closed_time = -math.inf
         self._log = event_log
         self._reader = reader
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="attribution")
@@ -39,8 +44,10 @@ class Attributor:
 
     async def run(self) -> None:
         """Attribute until the log's changes close. While the log is away, wait for it."""
-        away = False
+        away, pause_s = False, min(EXPIRY_INTERVAL_S, self._close_interval_s)
         while not self._log.changes.closed:
+            with contextlib.suppress(NotReadyError):
+                await self._end_erasures()
             async with self._lock:
                 try:
                     records = await self._reader.read(ATTRIBUTION, self.examples.offset, BATCH_RECORDS)
@@ -53,13 +60,15 @@ class Attributor:
                 if records:
                     await self._in_thread(self.examples.apply, records, now_ms())
                 expired_count = await self._in_thread(self.examples.expire, now_ms(), BATCH_RECORDS)
+            if not away and len(records) < BATCH_RECORDS:
+                await self._close_answers()
             if away:
                 await asyncio.sleep(AWAY_S)
             elif records or expired_count:
                 self._progress.notify()
             elif self._log.latest_offset <= self.examples.offset:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._log.changes.wait(), EXPIRY_INTERVAL_S)
+                    await asyncio.wait_for(self._log.changes.wait(), pause_s)
 
     async def export(self, start_time_ms: int, end_time_ms: int) -> AsyncIterator[list[Example]]:
         """Examples served from the start to before the end, after all that is in the log now is attributed."""
@@ -74,8 +83,8 @@ class Attributor:
     async def delete_user(self, user_id: str) -> int:
         """Erase the user's records from the log and the examples; returns how many of both there were."""
         async with self._lock:
-            removed = await self._log.delete_user(user_id)
-            removed += await self._in_thread(self.examples.delete_user, user_id)
+            await self._in_thread(self.examples.begin_erasure, user_id)
+            removed = await self._erase(user_id)
         # Who waits for records that were erased need not.
         self._progress.notify()
         return removed
@@ -86,12 +95,43 @@ class Attributor:
         while removed_count == REMOVE_ANSWERS:
             async with self._lock:
                 removed_count = await self._in_thread(self.examples.remove_until, offset, REMOVE_ANSWERS)
+        removed = True
+        while removed:
+            async with self._lock:
+                removed = await self._in_thread(self.examples.remove_file_until, offset)
         self._progress.notify()
 
     async def close(self) -> None:
         """Let go of the examples, after `run` has ended."""
         await self._in_thread(self.examples.close)
         self._thread.shutdown()
+
+    async def _close_answers(self) -> None:
+        """Close what can be closed, once every interval. What the log holds must be attributed."""
+        if time.monotonic() - self._closed_time < self._close_interval_s:
+            return
+        closed_count, until_ms = 1, now_ms()
+        try:
+            # While the log is away nobody knows what others wrote to it.
+            await self._log.check()
+            while closed_count and not self._log.changes.closed:
+                async with self._lock:
+                    closed_count = await self._in_thread(self.examples.close_answers, until_ms)
+        except NotReadyError as error:
+            log.warning("answers stay open", extra={"problem": str(error)})
+        self._closed_time = time.monotonic()
+
+    async def _end_erasures(self) -> None:
+        """Erase whom a killed process, or one whose log went away, has begun to erase."""
+        for user_id in list(self.examples.erasures):
+            async with self._lock:
+                # Whoever began it may have ended it meanwhile.
+                if user_id in self.examples.erasures:
+                    await self._erase(user_id)
+
+    async def _erase(self, user_id: str) -> int:
+        removed = await self._log.delete_user(user_id)
+        return removed + await self._in_thread(self.examples.delete_user, user_id)
 
     async def _catch_up(self, offset: int) -> None:
         # The newest records may be erased, or expire, before they are attributed.

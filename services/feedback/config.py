@@ -80,6 +80,12 @@ class FeedbackSettings(Settings):
     """The same for single kinds of events, where they differ: {purchase: 604800}."""
     impression_wait_s: int = Field(default=600, ge=0)
     """How long an event without an impression waits for one that comes late, in seconds."""
+    late_arrival_s: int = Field(default=86_400, ge=0)
+    """How long after its time an event may arrive and still label what was shown, in seconds. When that is over for all
+    events that an answer's windows allow, the answer is closed and its examples move to Parquet."""
+    close_interval_s: float = Field(default=3_600, gt=0)
+    """How often answers are closed, in seconds. Each time gives a day that has some a file, so this bounds how many
+    files there are."""
     max_queued_count: int = Field(default=20_000, ge=1_000)
     """Records that may wait to be written before calls get RESOURCE_EXHAUSTED."""
     retention_days: float | None = Field(default=None, ge=1e-5, le=36_500)

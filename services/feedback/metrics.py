@@ -15,7 +15,17 @@ _COUNTERS = {
     "impressions": ("Items shown.", _SHOWN_LABELS),
     "clicks": ("Shown items that got the click task's label; over impressions this is CTR.", _SHOWN_LABELS),
     "conversions": ("Shown items that got the conversion task's label.", _SHOWN_LABELS),
-    "events": ("Feedback by outcome of its attribution.", ["scenario", "event", "outcome"]),
+    "events": (
+        "Feedback by outcome of its attribution, each event once: attributed, repeated (another event gave the label"
+        " before), late (shown longer ago than the window, or the answer that it names is closed), orphan (no open"
+        " answer shows the item to the user), unlabelled (says nothing about any task).",
+        ["scenario", "event", "outcome"],
+    ),
+    "out_of_order_events": (
+        "Events that came before the impression that they were joined to; each is also counted by its outcome.",
+        ["scenario", "event"],
+    ),
+    "closed_examples": ("Shown items written to Parquet: nothing can label them any more.", ["scenario"]),
 }
 
 
@@ -52,7 +62,9 @@ class FeedbackCollector(Collector):
                 if key.other_label == Outcome.WAITING and key.name == "events":
                     waiting.add_metric([tenant.name, key.label], count)
                 else:
-                    counters[key.name].add_metric([tenant.name, key.label, key.other_label], count)
+                    family = _COUNTERS[key.name]
+                    labels = [tenant.name, key.label, key.other_label][: len(family[1])]
+                    counters[key.name].add_metric(labels, count)
             queued.add_metric([tenant.name], tenant.log.queued_count)
             lag.add_metric([tenant.name], max(0, tenant.log.latest_offset - examples.offset))
             for consumer in CONSUMERS:
@@ -64,7 +76,7 @@ def duplicates_counter(registry: CollectorRegistry) -> Counter:
     """Records that came again under an id the log had, since the process started; by scenario and record."""
     return Counter(
         "recmesh_feedback_duplicates_total",
-        "Records that came again under an id that the log has.",
+        "Records that came again under an id that the log has: acknowledged, not logged, and not attributed again.",
         ["scenario", "record"],
         registry=registry,
     )

@@ -4,7 +4,10 @@ from typing import NamedTuple
 
 
 class Impression(NamedTuple):
-    """One answer as it was shown. Columns have one entry per shown item, in the order of positions from 0."""
+    """One answer as it was shown. Columns have one entry per shown item, in the order of positions from 0.
+
+    The last six are the features as served; see the proto. A column that is None is not known.
+    """
 
     request_id: str
     user_id: str
@@ -15,6 +18,12 @@ class Impression(NamedTuple):
     sources: list[str]
     model_version: str
     rung: int
+    feature_offset: int | None = None
+    history_count: int = 0
+    retrieval_scores: list[float] | None = None
+    click_probabilities: list[float] | None = None
+    conversion_probabilities: list[float] | None = None
+    predicted_ratings: list[float] | None = None
 
 
 class Feedback(NamedTuple):

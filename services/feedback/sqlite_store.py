@@ -5,7 +5,7 @@ import heapq
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -27,7 +27,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS impressions (
     log_offset INTEGER PRIMARY KEY, request_id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
     served_time_ms INTEGER NOT NULL, item_ids TEXT NOT NULL, propensities TEXT NOT NULL, scores TEXT NOT NULL,
-    sources TEXT NOT NULL, model_version TEXT NOT NULL, rung INTEGER NOT NULL
+    sources TEXT NOT NULL, model_version TEXT NOT NULL, rung INTEGER NOT NULL, features TEXT
 );
 CREATE INDEX IF NOT EXISTS impressions_by_user ON impressions (user_id);
 CREATE TABLE IF NOT EXISTS feedback (
@@ -42,9 +42,13 @@ INSERT OR IGNORE INTO retention VALUES (1, 0);
 CREATE TABLE IF NOT EXISTS arrivals (first_offset INTEGER PRIMARY KEY, arrived_ms INTEGER NOT NULL);
 """
 
-_ADD_IMPRESSION = "INSERT INTO impressions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO NOTHING"
+_ADD_IMPRESSION = "INSERT INTO impressions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO NOTHING"
+# Columns that databases of an earlier version lack.
+_NEWER_COLUMNS = {"impressions": {"features": "TEXT"}}
 _ADD_FEEDBACK = "INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
 
+# The fields of an impression that are stored as one.
+_FEATURES = slice(Impression._fields.index("feature_offset"), None)
 # Records that one transaction of retention removes, so that writes wait little.
 _REMOVE_RECORDS = 2_000
 
@@ -61,6 +65,15 @@ def connect(path: Path, synchronous: str) -> sqlite3.Connection:
         return connection
     except (OSError, sqlite3.Error) as error:
         raise SetupError(f"{path}: cannot be opened as an SQLite database: {error}") from None
+
+
+def add_missing_columns(connection: sqlite3.Connection, tables: Mapping[str, Mapping[str, str]]) -> None:
+    """Give each table the columns, by name with their SQL type, that it lacks. New ones stand behind the others."""
+    for table, columns in tables.items():
+        present = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        for name, kind in columns.items():
+            if name not in present:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
 
 
 @contextmanager
@@ -86,6 +99,7 @@ class SqliteEventLog:
     def __init__(self, folder: Path, max_queued_count: int, retention_s: float | None = None) -> None:
         self._writer = connect(folder / "log.db", "FULL")
         self._writer.executescript(_SCHEMA)
+        add_missing_columns(self._writer, _NEWER_COLUMNS)
         self._reader = connect(folder / "log.db", "FULL")
         self._writer_thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
         self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
@@ -271,7 +285,8 @@ def _now_ms() -> int:
 
 def _impression(row: tuple[Any, ...]) -> Impression:
     item_ids, propensities, scores, sources = map(json.loads, row[4:8])
-    return Impression(row[1], row[2], row[3], item_ids, propensities, scores, sources, row[8], row[9])
+    features = () if row[10] is None else json.loads(row[10])
+    return Impression(row[1], row[2], row[3], item_ids, propensities, scores, sources, row[8], row[9], *features)
 
 
 def _row(offset: int, record: Impression | Feedback) -> tuple[object, ...]:
@@ -280,5 +295,5 @@ def _row(offset: int, record: Impression | Feedback) -> tuple[object, ...]:
     columns = (record.item_ids, record.propensities, record.scores, record.sources)
     return (
         offset, record.request_id, record.user_id, record.served_time_ms, *map(json.dumps, columns),
-        record.model_version, record.rung,
+        record.model_version, record.rung, json.dumps(record[_FEATURES]),
     )  # fmt: skip

@@ -48,7 +48,8 @@ def open_tenant(scenario: Scenario, store: StoreSettings) -> Tenant:
     lock = lock_folder(folder)
     log = _open_log(scenario.name, store, folder, settings.max_queued_count, retention_s)
     reader = LogReader(scenario.name, log)
-    attributor = Attributor(log, reader, ExampleStore(folder, AttributionRules(scenario.head, settings)))
+    examples = ExampleStore(folder, AttributionRules(scenario.head, settings))
+    attributor = Attributor(log, reader, examples, settings.close_interval_s)
     kinds = frozenset(EVENT_NUMBERS[event] for event in scenario.head.events)
     return Tenant(scenario.name, kinds, log, reader, attributor, retention_s, lock)
 

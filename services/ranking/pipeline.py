@@ -52,6 +52,7 @@ class PageItem:
     source: str
     reason: str
     propensity: float
+    retrieval_score: float
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class Page:
     model_version: str
     served_time_ms: int
     candidate_count: int
+    feature_offset: int | None
+    """The models saw the event log's records up to here; None when feature did not answer."""
+    history_count: int
+    """How many of the user's newest events the models were given."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,8 @@ class Pipeline:
             model_version=ranked.model_version,
             served_time_ms=int(time.time() * 1000),
             candidate_count=len(ranked.candidates.item_ids),
+            feature_offset=ranked.user.log_offset,
+            history_count=len(ranked.user.history.item_ids) if ask.max_rung > Rung.POPULAR else 0,
         )
 
     async def rank_items(
@@ -236,6 +243,7 @@ def _page_item(ranked: Ranked, place: int, propensity: float) -> PageItem:
         source=_source(ranked, place),
         reason=_reason(ranked, place, item),
         propensity=propensity,
+        retrieval_score=float(ranked.candidates.scores[place]),
     )
 
 

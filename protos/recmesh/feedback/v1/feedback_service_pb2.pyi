@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Impression(_message.Message):
-    __slots__ = ("request_id", "user_id", "served_time_ms", "item_ids", "propensities", "scores", "sources", "model_version", "rung")
+    __slots__ = ("request_id", "user_id", "served_time_ms", "item_ids", "propensities", "scores", "sources", "model_version", "rung", "feature_offset", "history_count", "retrieval_scores", "click_probabilities", "conversion_probabilities", "predicted_ratings")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,12 @@ class Impression(_message.Message):
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUNG_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVAL_SCORES_FIELD_NUMBER: _ClassVar[int]
+    CLICK_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    CONVERSION_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_RATINGS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: str
     served_time_ms: int
@@ -28,7 +34,13 @@ class Impression(_message.Message):
     sources: _containers.RepeatedScalarFieldContainer[str]
     model_version: str
     rung: _rung_pb2.Rung
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_ids: _Optional[_Iterable[str]] = ..., propensities: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., rung: _Optional[_Union[_rung_pb2.Rung, str]] = ...) -> None: ...
+    feature_offset: int
+    history_count: int
+    retrieval_scores: _containers.RepeatedScalarFieldContainer[float]
+    click_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    conversion_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    predicted_ratings: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_ids: _Optional[_Iterable[str]] = ..., propensities: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., rung: _Optional[_Union[_rung_pb2.Rung, str]] = ..., feature_offset: _Optional[int] = ..., history_count: _Optional[int] = ..., retrieval_scores: _Optional[_Iterable[float]] = ..., click_probabilities: _Optional[_Iterable[float]] = ..., conversion_probabilities: _Optional[_Iterable[float]] = ..., predicted_ratings: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Feedback(_message.Message):
     __slots__ = ("event_id", "user_id", "item_id", "event_kind", "event_time_ms", "value", "request_id", "position")
@@ -137,7 +149,7 @@ class ExportExamplesRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., start_time_ms: _Optional[int] = ..., end_time_ms: _Optional[int] = ...) -> None: ...
 
 class ExportExamplesResponse(_message.Message):
-    __slots__ = ("request_ids", "user_ids", "item_ids", "positions", "propensities", "sources", "model_versions", "served_times_ms", "clicked", "converted", "ratings")
+    __slots__ = ("request_ids", "user_ids", "item_ids", "positions", "propensities", "sources", "model_versions", "served_times_ms", "clicked", "converted", "ratings", "rungs", "scores", "retrieval_scores", "click_probabilities", "conversion_probabilities", "predicted_ratings", "feature_offsets", "history_counts", "log_offsets")
     REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
     USER_IDS_FIELD_NUMBER: _ClassVar[int]
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +161,15 @@ class ExportExamplesResponse(_message.Message):
     CLICKED_FIELD_NUMBER: _ClassVar[int]
     CONVERTED_FIELD_NUMBER: _ClassVar[int]
     RATINGS_FIELD_NUMBER: _ClassVar[int]
+    RUNGS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVAL_SCORES_FIELD_NUMBER: _ClassVar[int]
+    CLICK_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    CONVERSION_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_RATINGS_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    LOG_OFFSETS_FIELD_NUMBER: _ClassVar[int]
     request_ids: _containers.RepeatedScalarFieldContainer[str]
     user_ids: _containers.RepeatedScalarFieldContainer[str]
     item_ids: _containers.RepeatedScalarFieldContainer[str]
@@ -160,7 +181,16 @@ class ExportExamplesResponse(_message.Message):
     clicked: _containers.RepeatedScalarFieldContainer[bool]
     converted: _containers.RepeatedScalarFieldContainer[bool]
     ratings: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, request_ids: _Optional[_Iterable[str]] = ..., user_ids: _Optional[_Iterable[str]] = ..., item_ids: _Optional[_Iterable[str]] = ..., positions: _Optional[_Iterable[int]] = ..., propensities: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_versions: _Optional[_Iterable[str]] = ..., served_times_ms: _Optional[_Iterable[int]] = ..., clicked: _Optional[_Iterable[bool]] = ..., converted: _Optional[_Iterable[bool]] = ..., ratings: _Optional[_Iterable[float]] = ...) -> None: ...
+    rungs: _containers.RepeatedScalarFieldContainer[_rung_pb2.Rung]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    retrieval_scores: _containers.RepeatedScalarFieldContainer[float]
+    click_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    conversion_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    predicted_ratings: _containers.RepeatedScalarFieldContainer[float]
+    feature_offsets: _containers.RepeatedScalarFieldContainer[int]
+    history_counts: _containers.RepeatedScalarFieldContainer[int]
+    log_offsets: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, request_ids: _Optional[_Iterable[str]] = ..., user_ids: _Optional[_Iterable[str]] = ..., item_ids: _Optional[_Iterable[str]] = ..., positions: _Optional[_Iterable[int]] = ..., propensities: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_versions: _Optional[_Iterable[str]] = ..., served_times_ms: _Optional[_Iterable[int]] = ..., clicked: _Optional[_Iterable[bool]] = ..., converted: _Optional[_Iterable[bool]] = ..., ratings: _Optional[_Iterable[float]] = ..., rungs: _Optional[_Iterable[_Union[_rung_pb2.Rung, str]]] = ..., scores: _Optional[_Iterable[float]] = ..., retrieval_scores: _Optional[_Iterable[float]] = ..., click_probabilities: _Optional[_Iterable[float]] = ..., conversion_probabilities: _Optional[_Iterable[float]] = ..., predicted_ratings: _Optional[_Iterable[float]] = ..., feature_offsets: _Optional[_Iterable[int]] = ..., history_counts: _Optional[_Iterable[int]] = ..., log_offsets: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class DeleteUserRequest(_message.Message):
     __slots__ = ("scenario", "user_id")
