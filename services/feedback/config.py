@@ -19,6 +19,16 @@ class SqliteSettings(Settings):
     """Folder; each scenario has a folder of its own in it, for the log and the examples."""
 
 
+class PartitionSettings(Settings):
+    """The share of the users that a process attributes."""
+
+    count: int = Field(ge=1, le=1_000)
+    """How many processes share the log. Another count shares the users anew: each process then makes its examples again
+    from the log."""
+    index: int | None = Field(default=None, ge=0)
+    """Which of them this is, from 0; none: the number that ends the host's name, as a StatefulSet gives it."""
+
+
 class JetStreamSettings(Settings):
     """The event log in NATS JetStream; several feedback services can share it."""
 
@@ -39,6 +49,8 @@ class JetStreamSettings(Settings):
     """File with the user's password and nothing else."""
     tls: TlsSettings | None = None
     """Mutual TLS towards the servers; none: plaintext."""
+    partition: PartitionSettings | None = None
+    """Which users' examples and counters are this process's, where several share the log; none: all users'."""
 
     @model_validator(mode="after")
     def _check(self) -> "JetStreamSettings":

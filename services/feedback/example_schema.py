@@ -7,7 +7,9 @@ holds its examples. Rows of `shown` are those of open answers only.
 import sqlite3
 from pathlib import Path
 
+from services.feedback.partition import ALL, Partition
 from services.feedback.sqlite_store import add_missing_columns, connect
+from services.runtime.errors import SetupError
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -35,6 +37,9 @@ CREATE TABLE IF NOT EXISTS files (file INTEGER PRIMARY KEY, name TEXT NOT NULL U
 CREATE TABLE IF NOT EXISTS erasures (user_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS checkpoint (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), log_offset INTEGER NOT NULL);
 INSERT OR IGNORE INTO checkpoint VALUES (1, 0);
+CREATE TABLE IF NOT EXISTS partition (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1), place INTEGER NOT NULL, count INTEGER NOT NULL
+);
 """
 # Columns that databases of an earlier version lack.
 _NEWER_COLUMNS = {
@@ -65,11 +70,25 @@ CREATE INDEX IF NOT EXISTS waiting_by_time ON waiting (since_ms);
 """
 
 
-def open_database(folder: Path) -> sqlite3.Connection:
-    """`folder`/examples.db with all tables. SetupError when it is not a database."""
+def open_database(folder: Path, partition: Partition) -> sqlite3.Connection:
+    """`folder`/examples.db with all tables. SetupError when it is not a database, or one of another partition."""
     # The log is the durable copy, so the last transactions may be lost with the machine's power.
     connection = connect(folder / "examples.db", "NORMAL")
     connection.executescript(_TABLES)
     add_missing_columns(connection, _NEWER_COLUMNS)
     connection.executescript(_INDEXES)
+    _check_partition(connection, folder, partition)
     return connection
+
+
+def _check_partition(connection: sqlite3.Connection, folder: Path, partition: Partition) -> None:
+    row = connection.execute("SELECT place, count FROM partition").fetchone()
+    (offset,) = connection.execute("SELECT log_offset FROM checkpoint").fetchone()
+    held = Partition._make(row) if row else ALL if offset else partition
+    if held != partition:
+        connection.close()
+        raise SetupError(
+            f"store.partition: {folder} holds the examples of partition {held}, not of {partition}; give the process "
+            "another path, or remove examples.db there, and they are made again from the log"
+        )
+    connection.execute("INSERT OR IGNORE INTO partition VALUES (1, ?, ?)", partition)

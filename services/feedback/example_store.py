@@ -15,6 +15,7 @@ from services.feedback.attribution import AttributionRules, Labels, Outcome, Sho
 from services.feedback.example_archive import ExampleArchive
 from services.feedback.example_schema import open_database
 from services.feedback.examples import ExamplePage
+from services.feedback.partition import ALL, Partition
 from services.feedback.records import Feedback, Impression, LogRecord
 from services.feedback.sqlite_store import transaction
 from services.runtime.scenario import EVENT_NAMES
@@ -47,8 +48,10 @@ class ExampleStore:
     """The examples of one scenario in `folder`/examples.db and, when closed, in files under `folder`/examples. For one
     thread at a time."""
 
-    def __init__(self, folder: Path, rules: AttributionRules) -> None:
-        self._connection = open_database(folder)
+    def __init__(self, folder: Path, rules: AttributionRules, partition: Partition = ALL) -> None:
+        """SetupError when the folder holds another partition's examples."""
+        self._partition = partition
+        self._connection = open_database(folder, partition)
         self._archive = ExampleArchive(self._connection, folder / "examples")
         self._rules = rules
         self._offset: int = self._connection.execute("SELECT log_offset FROM checkpoint").fetchone()[0]
@@ -77,6 +80,8 @@ class ExampleStore:
         with transaction(self._connection):
             added: Counter[CounterKey] = Counter()
             for offset, record in records:
+                if not self._partition.has(record.user_id):
+                    continue
                 if isinstance(record, Impression):
                     self._add_impression(offset, record, added)
                 else:

@@ -1,5 +1,6 @@
 """One scenario's part of the service."""
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -11,6 +12,7 @@ from services.feedback.example_store import ExampleStore
 from services.feedback.folder_lock import lock_folder
 from services.feedback.jetstream_store import JetStreamEventLog
 from services.feedback.log_reader import LogReader
+from services.feedback.partition import ALL, partition_of
 from services.feedback.sqlite_store import SqliteEventLog
 from services.feedback.store import EventLog
 from services.runtime.scenario import EVENT_NUMBERS, Scenario
@@ -48,7 +50,10 @@ def open_tenant(scenario: Scenario, store: StoreSettings) -> Tenant:
     lock = lock_folder(folder)
     log = _open_log(scenario.name, store, folder, settings.max_queued_count, retention_s)
     reader = LogReader(scenario.name, log)
-    examples = ExampleStore(folder, AttributionRules(scenario.head, settings))
+    partition = ALL
+    if isinstance(store, JetStreamSettings):
+        partition = partition_of(store.partition, socket.gethostname())
+    examples = ExampleStore(folder, AttributionRules(scenario.head, settings), partition)
     attributor = Attributor(log, reader, examples, settings.close_interval_s)
     kinds = frozenset(EVENT_NUMBERS[event] for event in scenario.head.events)
     return Tenant(scenario.name, kinds, log, reader, attributor, retention_s, lock)
