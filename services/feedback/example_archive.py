@@ -120,10 +120,13 @@ class ExampleArchive:
         offset, request_id, model_version, served_time_ms, experiment, variant, rung, *features, name = row
         if name is not None:
             return self._files.read(name, offset)
+        answer = (model_version, served_time_ms)
         return [
-            Example(
-                request_id, user_id, item_id, position, propensity, source, model_version, served_time_ms,
-                bool(clicked), bool(converted), rating, experiment, variant, rung, *predictions, *features, offset,
+            Example._make(
+                (
+                    request_id, user_id, item_id, position, propensity, source, *answer, bool(clicked), bool(converted),
+                    rating, experiment, variant, rung, *predictions, *features, offset,
+                )
             )
             for user_id, item_id, position, propensity, source, clicked, converted, rating, *predictions
             in self._connection.execute(_SHOWN, (offset,))

@@ -41,12 +41,12 @@ def make_requests(generator: random.Random) -> list[Any]:
         numbers = range(start, start + 5)
         served = {n: now - (HOUR_MS if is_old(n) else 0) for n in numbers}
         shown = [
-            impression(f"r{n}", *(f"i{k}" for k in range(ITEMS)), user_id=f"u{n % 50}", served_time_ms=served[n],
+            impression(f"r{n}", *(f"i{n}-{k}" for k in range(ITEMS)), user_id=f"u{n % 50}", served_time_ms=served[n],
                        feature_offset=n, history_count=1)
             for n in numbers
         ]  # fmt: skip
         clicks = [
-            event(f"e{n}", user_id=f"u{n % 50}", item_id="i2", request_id=f"r{n}", event_time_ms=served[n])
+            event(f"e{n}", user_id=f"u{n % 50}", item_id=f"i{n}-2", request_id=f"r{n}", event_time_ms=served[n])
             for n in numbers
         ]
         clicks.append(event(f"orphan{start}", user_id="u0", item_id="never shown", event_time_ms=now - HOUR_MS))
