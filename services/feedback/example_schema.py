@@ -84,11 +84,11 @@ def open_database(folder: Path, partition: Partition) -> sqlite3.Connection:
 def _check_partition(connection: sqlite3.Connection, folder: Path, partition: Partition) -> None:
     row = connection.execute("SELECT place, count FROM partition").fetchone()
     (offset,) = connection.execute("SELECT log_offset FROM checkpoint").fetchone()
-    held = Partition._make(row) if row else ALL if offset else partition
+    held = Partition(*row) if row else ALL if offset else partition
     if held != partition:
         connection.close()
         raise SetupError(
             f"store.partition: {folder} holds the examples of partition {held}, not of {partition}; give the process "
             "another path, or remove examples.db there, and they are made again from the log"
         )
-    connection.execute("INSERT OR IGNORE INTO partition VALUES (1, ?, ?)", partition)
+    connection.execute("INSERT OR IGNORE INTO partition VALUES (1, ?, ?)", (partition.index, partition.count))

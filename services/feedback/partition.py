@@ -2,13 +2,14 @@
 
 import hashlib
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from services.feedback.config import PartitionSettings
 from services.runtime.errors import SetupError
 
 
-class Partition(NamedTuple):
+@dataclass(frozen=True)
+class Partition:
     """The users whose hash leaves `index` when divided by `count`. Attribution joins within one user only, so shares
     never need each other."""
 
