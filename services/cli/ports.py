@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from services.cli.engines import NATS, VALKEY
 from services.cli.plan import HOST, PortPair, check_ports
 from services.runtime.config import parse_settings, read_yaml
 from services.runtime.errors import SetupError
@@ -15,7 +16,10 @@ _LOW, _HIGH = 15_000, 32_000
 
 
 def read_ports(path: Path, names: list[str]) -> dict[str, PortPair]:
-    """Ports from a YAML file, one `name: {grpc: PORT, metrics: PORT}` per process. SetupError says what is wrong."""
+    """Ports from a YAML file, one `name: {grpc: PORT, metrics: PORT}` per process; an engine has only `grpc`.
+
+    SetupError says what is wrong.
+    """
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise SetupError(f"{path}: must hold one `name: {{grpc: PORT, metrics: PORT}}` per process")
@@ -28,7 +32,9 @@ def choose_ports(names: list[str]) -> dict[str, PortPair]:
     """Loopback ports that nobody listens on now."""
     with ExitStack() as held:
         free = _free_ports(held)
-        return {name: PortPair(grpc=next(free), metrics=next(free)) for name in names}
+        return {
+            name: PortPair(grpc=next(free), metrics=None if name in (NATS, VALKEY) else next(free)) for name in names
+        }
 
 
 def _free_ports(held: ExitStack) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Waits until every process says SERVING by gRPC health, and shows what is waited for."""
+"""Waits until every process says that it serves, a service by gRPC health, and shows what is waited for."""
 
 import asyncio
 import time
@@ -7,17 +7,59 @@ from contextlib import AbstractContextManager, nullcontext
 
 import grpc
 import grpc.aio
+import nats
+import nats.errors
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from services.cli.plan import ProcessSpec
+from services.cli.state import ProcessInfo
 from services.cli.supervisor import SETUP_ERROR_STATUS, Process, Supervisor
 from services.runtime.errors import SetupError
 
 POLL_S = 0.1
 CHECK_S = 2.0
+
+
+async def answers(process: ProcessSpec | ProcessInfo) -> bool:
+    """Whether the process says by its protocol that it serves; one without a protocol answers nobody."""
+    match process.protocol:
+        case "grpc":
+            return await is_serving(process.address, process.health_service)
+        case "nats":
+            return await _nats_answers(process.address)
+        case "valkey":
+            return await _valkey_answers(process.address)
+        case "none":
+            return False
+
+
+async def _nats_answers(address: str) -> bool:
+    async def ignore(_error: Exception) -> None:
+        """The library would log it."""
+
+    try:
+        client = await nats.connect(
+            f"nats://{address}", allow_reconnect=False, connect_timeout=int(CHECK_S), error_cb=ignore
+        )
+        await client.close()
+    except (nats.errors.Error, OSError, TimeoutError):
+        return False
+    return True
+
+
+async def _valkey_answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        async with Redis(host=host, port=int(port), socket_timeout=CHECK_S, socket_connect_timeout=CHECK_S) as client:
+            return bool(await client.ping())
+    except (RedisError, OSError):
+        # RedisError: also while it reads its files.
+        return False
 
 
 async def is_serving(address: str, service: str) -> bool:
@@ -47,7 +89,7 @@ class ReadinessView:
             while waiting:
                 self._check_setup()
                 specs = [self._supervisor.processes[name].spec for name in waiting]
-                serving = await asyncio.gather(*(is_serving(spec.address, spec.health_service) for spec in specs))
+                serving = await asyncio.gather(*(answers(spec) for spec in specs))
                 for spec in (spec for spec, serves in zip(specs, serving, strict=True) if serves):
                     self._announce(spec)
                 waiting = [name for name in waiting if name not in self._seconds]

@@ -24,6 +24,9 @@ from services.cli.metrics_text import ctr_by_version, fetch_metrics
 from services.cli.options import DEFAULT_STATE, StateOption, open_console
 from services.cli.progress import progress_bars
 from services.cli.recommend import show_answer
+from services.cli.simulation.report import print_summary
+from services.cli.simulation.whole_run import RunPlan, problems, simulate_mesh
+from services.cli.simulation.world import open_world
 from services.cli.state import StateFolder
 from services.cli.status import describe_ctr
 from services.runtime.bundle import current_version
@@ -37,10 +40,18 @@ CHANGE_S = 10.0
 CLICKED_PLACE = 2
 """The click goes to the item at this position (from 0): not the first, so that the others can move."""
 POLL_S = 0.1
+SIMULATED_USERS = 20
+SIMULATED_RATE = 10.0
+"""Their requests a second, at most."""
+SIMULATED_SEED = 7
 
 
 class UnchangedError(RecmeshError):
     """The click did not change the user's next answer."""
+
+
+class LostError(RecmeshError):
+    """Something that simulated users did was not kept, or not once."""
 
 
 def run(
@@ -49,9 +60,12 @@ def run(
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Stop everything and exit when all was shown.")] = False,
     user: Annotated[str, typer.Option(help="Whose answers to show; default: the user whose event is the newest.")] = "",
+    simulate: Annotated[
+        float, typer.Option(min=0, max=3600, help="Seconds that simulated users are served at the end; 0: none.")
+    ] = 15.0,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Data, an adapted model, everything up, an answer, a click, the next answer; then stays until Ctrl-C."""
+    """Data, a model, everything up, an answer, a click, the next answer, simulated users; then stays until Ctrl-C."""
     files = scenario_files or [DEFAULT_SCENARIO_FILE]
     folder, console = StateFolder(state), open_console()
     for scenario in check_scenarios(files).values():
@@ -62,6 +76,8 @@ def run(
             scenario = next(iter(mesh.scenarios))
             shown_user = user or _newest_user(folder, scenario)
             await asyncio.to_thread(_show_loop, mesh, scenario, shown_user, console)
+            if simulate > 0:
+                await _simulate(folder, scenario, simulate, console)
             print_addresses(mesh.specs, console)
             if not once:
                 console.print("[bold green]recmesh is up[/]; Ctrl-C stops it", highlight=False)
@@ -73,6 +89,21 @@ def run(
         console.print("stopped")
         if once:
             raise typer.Exit(130) from None
+
+
+async def _simulate(folder: StateFolder, scenario: str, seconds: float, console: Console) -> None:
+    """A few simulated users, who are erased again. LostError when what they did was not all kept."""
+    try:
+        world = await asyncio.to_thread(open_world, folder.root, scenario, SIMULATED_USERS, SIMULATED_SEED, "run")
+    except SetupError as error:
+        # A model or tables of the user's own that leave nothing to draw users from.
+        console.print(f"no simulated users: {error}", style="yellow", highlight=False, soft_wrap=True)
+        return
+    console.rule(f"simulated: {SIMULATED_USERS} users of {scenario} for {seconds:g} s")
+    summary = await simulate_mesh(world, folder, RunPlan(seconds, SIMULATED_RATE, erase=True), console)
+    print_summary(summary, console)
+    if found := problems(summary):
+        raise LostError(f"simulated: {'; '.join(found)}")
 
 
 def _ensure_model(scenario: Scenario, files: list[Path], folder: StateFolder, console: Console) -> None:

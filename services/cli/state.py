@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 from services.runtime.config import Settings, parse_settings
 from services.runtime.errors import SetupError
@@ -20,6 +21,10 @@ class StateFolder:
         self.run = self.root / "run"
         self.log = self.root / "log"
         self.spool = self.root / "spool"
+        self.seeds = self.root / "seed"
+        self.engines = self.root / "engines.yaml"
+        self.key = self.root / "pseudonym.key"
+        self.erasures = self.root / "erasures"
         self.lock = self.run / "lock"
         self.addresses = self.run / "up.json"
 
@@ -33,26 +38,36 @@ class StateFolder:
 
     def seed_marker(self, scenario: str) -> Path:
         """What of the tables was sent to the services."""
-        return self.root / "seed" / f"{scenario}.json"
+        return self.seeds / f"{scenario}.json"
 
-    def config(self, process: str) -> Path:
+    def engine_data(self, name: str) -> Path:
+        """Files of an engine's server that `recmesh up` starts."""
+        return self.root / name
+
+    def config(self, process: str, suffix: str = "yaml") -> Path:
         """Settings of a process that `recmesh up` starts."""
-        return self.run / f"{process}.yaml"
+        return self.run / f"{process}.{suffix}"
 
     def log_file(self, process: str) -> Path:
         """Log of a process that `recmesh up` starts."""
         return self.log / f"{process}.log"
 
 
+Protocol = Literal["grpc", "nats", "valkey", "none"]
+"""How a process is talked to; "none": not at all, it works by itself."""
+
+
 class ProcessInfo(Settings):
     """A process of a running `recmesh up`."""
 
     address: str
-    """gRPC, host:port."""
+    """host:port of its protocol; empty for none."""
     metrics_address: str
-    """HTTP, host:port of /metrics."""
+    """HTTP, host:port of /metrics; empty for none."""
     health_service: str
     """Its name in gRPC health."""
+    protocol: Protocol = "grpc"
+    """How it is talked to."""
     scenario: str | None = None
     """The only scenario it works for; none: all."""
     pid: int | None

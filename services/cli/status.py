@@ -1,5 +1,6 @@
 """`recmesh status`: health, versions, CTR and latency of a running mesh."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from recmesh.scoring.v1.scoring_service_pb2_grpc import ScoringServiceStub
 from services.cli.client import CALL_S, CallError, open_stub
 from services.cli.metrics_text import Sample, ctr_by_version, fetch_metrics, quantile, sums_by
 from services.cli.options import DEFAULT_STATE, StateOption, open_console
-from services.cli.plan import scoring_name
+from services.cli.plan import ProcessSpec, scoring_name
+from services.cli.readiness import answers
 from services.cli.state import ProcessInfo, StateFolder, UpInfo, read_up_info
 
 SERVING = "SERVING"
@@ -35,7 +37,11 @@ def status(state: StateOption = DEFAULT_STATE) -> None:
 
 
 def check_health(process: ProcessInfo) -> str:
-    """What the process says of itself, or "away"."""
+    """What the process says of itself, or "away". One that answers nobody serves while it runs."""
+    if process.protocol == "none":
+        return SERVING if process.pid is not None else "away"
+    if process.protocol != "grpc":
+        return SERVING if asyncio.run(answers(process)) else "away"
     with grpc.insecure_channel(process.address) as channel:
         request = health_pb2.HealthCheckRequest(service=process.health_service)
         try:
@@ -74,10 +80,26 @@ def _process_table(info: UpInfo, health: dict[str, str]) -> Table:
             str(process.restart_count),
             str(process.pid or "–"),
             _memory_mib(process.pid),
-            process.address,
-            f"http://{process.metrics_address}/metrics",
+            shown_address(process),
+            shown_metrics(process),
         )
     return table
+
+
+def shown_address(process: ProcessSpec | ProcessInfo) -> str:
+    """Of a service host:port; an engine's server with its protocol; "–" for none."""
+    return (
+        process.address
+        if process.protocol == "grpc"
+        else f"{process.protocol}://{process.address}"
+        if process.address
+        else "–"
+    )
+
+
+def shown_metrics(process: ProcessSpec | ProcessInfo) -> str:
+    """The URL of /metrics; "–" for none."""
+    return f"http://{process.metrics_address}/metrics" if process.metrics_address else "–"
 
 
 def _samples(process: ProcessInfo) -> list[Sample]:

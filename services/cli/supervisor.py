@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from services.cli import guardian
@@ -62,14 +62,18 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._killing = False
 
-    async def start(self) -> None:
-        """Start everything, in order, without waiting for health."""
+    async def start(self, late: Collection[str] = ()) -> None:
+        """Start everything but those named in `late`, in order, without waiting for health."""
         self._guardian = await asyncio.create_subprocess_exec(
             sys.executable, "-I", guardian.__file__, stdin=asyncio.subprocess.PIPE, start_new_session=True
         )
         self._log_task = asyncio.create_task(self._bound_logs())
-        for name, process in self.processes.items():
-            self._tasks[name] = asyncio.create_task(self._keep_running(process), name=name)
+        self.start_late(name for name in self.processes if name not in late)
+
+    def start_late(self, names: Iterable[str]) -> None:
+        """Start what `start` left."""
+        for name in names:
+            self._tasks[name] = asyncio.create_task(self._keep_running(self.processes[name]), name=name)
 
     async def stop(self) -> None:
         """SIGTERM to one stage after another, the highest first; SIGKILL to what does not end in time."""
@@ -114,7 +118,7 @@ class Supervisor:
             if time.monotonic() - started > STABLE_S:
                 backoff = FIRST_BACKOFF_S
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), backoff)
+                await asyncio.wait_for(self._stopping.wait(), max(backoff, process.spec.pause_s))
             backoff = min(backoff * 2, LAST_BACKOFF_S)
             process.restart_count += 1
 

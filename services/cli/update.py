@@ -12,6 +12,7 @@ from rich.console import Console
 
 from services.cli.client import find_address
 from services.cli.options import DEFAULT_STATE, StateOption
+from services.cli.privacy.keys import read_pseudonyms
 from services.cli.scenarios import named_scenario
 from services.cli.state import StateFolder
 from services.runtime.bundle import Bundle, open_bundle, open_current_bundle, set_current_version, set_variants
@@ -185,7 +186,7 @@ def _source(
         examples = read_examples(name, feedback, bundle.manifest.split["valid_time_ms"])
     else:
         reporter.say("nothing runs on this state folder: the tables alone tell what is new")
-    appended = append(tables, news)
+    appended = append(tables, news, read_pseudonyms(folders, name))
     since = learning
     if learned_until_ms is not None and learned_until_ms > learning.data_end_ms:
         since = learning.model_copy(update={"data_end_ms": learned_until_ms})

@@ -9,6 +9,7 @@ from services.feature.servicer import FeatureServicer
 from services.feature.tenant import open_tenant
 from services.runtime.channels import open_channel
 from services.runtime.config import load_config
+from services.runtime.pseudonym import open_pseudonyms
 from services.runtime.scenario import load_scenarios
 from services.runtime.server import Server, run
 
@@ -19,10 +20,11 @@ async def main() -> None:
     scenarios = load_scenarios(config.scenario_files)
     full_name = feature_service_pb2.DESCRIPTOR.services_by_name["FeatureService"].full_name
     server = Server("feature", full_name, config.server, scenarios, ["store", "event log"])
-    tenants = {name: open_tenant(scenario, config.store) for name, scenario in scenarios.items()}
+    pseudonyms = open_pseudonyms(config.privacy, scenarios)
+    tenants = {name: open_tenant(scenario, config.store, pseudonyms[name]) for name, scenario in scenarios.items()}
     channel = open_channel(config.feedback, config.server.tls)
     log = feedback_service_pb2_grpc.FeedbackServiceStub(channel)
-    consumers = {name: EventConsumer(name, tenant.store, log) for name, tenant in tenants.items()}
+    consumers = {name: EventConsumer(name, tenant.store, log, tenant.pseudonyms) for name, tenant in tenants.items()}
 
     async def report_stores() -> None:
         for tenant in tenants.values():

@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from services.runtime.config import ClientSettings, ServerSettings, Settings
 from services.runtime.errors import SetupError
+from services.runtime.pseudonym import PrivacySettings
 from services.runtime.scenario import EventName, Scenario
 
 
@@ -118,6 +119,8 @@ class FeatureConfig(Settings):
     """Where users and items live."""
     feedback: ClientSettings
     """The event log that histories come from."""
+    privacy: PrivacySettings = PrivacySettings()
+    """Pseudonyms of users."""
 
 
 class FeatureSettings(Settings):

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterable
 from recmesh.feedback.v1.feedback_service_pb2 import TailEventsResponse
 from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from services.feature import converters
+from services.feature.records import Event, LogPart
 from services.feature.store import FeatureStore
 from services.runtime import tail
 from services.runtime.errors import NotReadyError
+from services.runtime.pseudonym import Pseudonyms, erasure_digest
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +19,9 @@ log = logging.getLogger(__name__)
 class EventConsumer:
     """Follows one scenario's log."""
 
-    def __init__(self, scenario: str, store: FeatureStore, feedback: FeedbackServiceStub) -> None:
+    def __init__(
+        self, scenario: str, store: FeatureStore, feedback: FeedbackServiceStub, pseudonyms: Pseudonyms
+    ) -> None:
         self.caught_up = asyncio.Event()
         """Set once the store holds all that the log held at the first connection. It stays set when the log goes away:
         what is known serves better than nothing."""
@@ -28,6 +32,7 @@ class EventConsumer:
         self._scenario = scenario
         self._store = store
         self._feedback = feedback
+        self._pseudonyms = pseudonyms
         self._target: int | None = None
         self._position = 0
 
@@ -69,14 +74,23 @@ class EventConsumer:
                 "the log ends before what was read of it; if it was replaced, remove this scenario's feature store too",
                 extra={"scenario": self._scenario, "log": response.latest_offset, "checkpoint": before.log_offset},
             )
-        events, checkpoint = converters.events_of(response, before)
-        await self._store.apply_events(events, checkpoint)
-        self._position = checkpoint.log_offset
+        part = converters.log_part_of(response, before, self._pseudonyms)
+        if part.erasures:
+            await self._store.erase_users(part.erasures)
+        await self._store.apply_events(kept_events(part), part.checkpoint)
+        self._position = part.checkpoint.log_offset
         self.latest_offset = response.latest_offset
         if self._target is None:
             self._target = response.latest_offset
-        if checkpoint.log_offset >= self._target:
+        if part.checkpoint.log_offset >= self._target:
             self.caught_up.set()
 
     async def _set_connected(self, connected: bool) -> None:
         self.connected = connected
+
+
+def kept_events(part: LogPart) -> list[Event]:
+    """The events, without those that users did before they were erased."""
+    if not part.erasures:
+        return part.events
+    return [event for event in part.events if event.offset > part.erasures.get(erasure_digest(event.user_id), 0)]

@@ -8,10 +8,11 @@ from recmesh.feature.v1 import feature_service_pb2 as pb
 from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
 from recmesh.type.v1 import history_pb2, item_pb2
 from services.feature.interests import Interest
-from services.feature.records import Activity, Checkpoint, Event, Item, ItemChange, Upserted, UserFeatures
+from services.feature.records import Activity, Checkpoint, Event, Item, ItemChange, LogPart, Upserted, UserFeatures
 from services.runtime.checks import check_count, check_id, check_range
 from services.runtime.errors import InvalidFieldError
 from services.runtime.messages import MAX_HISTORY, check_attributes, check_item
+from services.runtime.pseudonym import Pseudonyms
 from services.runtime.scenario import EVENT_NAMES
 
 MAX_BATCH = 1_000
@@ -22,24 +23,34 @@ def tail_request(scenario: str, after_offset: int) -> feedback_pb.TailEventsRequ
     return feedback_pb.TailEventsRequest(scenario=scenario, after_offset=after_offset)
 
 
-def events_of(response: feedback_pb.TailEventsResponse, before: Checkpoint) -> tuple[list[Event], Checkpoint]:
-    """The feedback in one message of the log's tail, and the checkpoint after it."""
+def log_part_of(response: feedback_pb.TailEventsResponse, before: Checkpoint, pseudonyms: Pseudonyms) -> LogPart:
+    """The feedback and the erasures in one message of the log's tail, and the checkpoint after it."""
     events = [
-        Event(record.offset, event.user_id, event.item_id, event.event_kind, event.event_time_ms, event.value)
+        Event(
+            record.offset,
+            pseudonyms.of(event.user_id),
+            event.item_id,
+            event.event_kind,
+            event.event_time_ms,
+            event.value,
+        )
         for record in response.records
         if record.HasField("feedback")
         for event in (record.feedback,)
     ]
+    erasures = {
+        record.erasure.user_digest: record.offset for record in response.records if record.HasField("erasure")
+    }  # fmt: skip
     offset = response.records[-1].offset if response.records else before.log_offset
     newest_ms = max((event.event_time_ms for event in events), default=0)
-    return events, Checkpoint(offset, max(newest_ms, before.last_event_time_ms))
+    return LogPart(events, erasures, Checkpoint(offset, max(newest_ms, before.last_event_time_ms)))
 
 
-def user_query_of(request: pb.GetUserFeaturesRequest) -> tuple[str, int]:
-    """(user_id, how many of the newest events)."""
+def user_query_of(request: pb.GetUserFeaturesRequest, pseudonyms: Pseudonyms) -> tuple[str, int]:
+    """(pseudonym of the user, how many of the newest events)."""
     check_id("user_id", request.user_id)
     check_range("history_count", request.history_count, 0, MAX_HISTORY)
-    return request.user_id, request.history_count or MAX_HISTORY
+    return pseudonyms.of(request.user_id), request.history_count or MAX_HISTORY
 
 
 def user_response(
@@ -116,13 +127,13 @@ def upserted_response(total: Upserted) -> pb.UpsertItemsResponse:
     return pb.UpsertItemsResponse(**total._asdict())
 
 
-def users_of(request: pb.UpsertUsersRequest) -> dict[str, dict[str, str]]:
-    """Attributes by user id; the last wins where a user comes twice. InvalidFieldError names the first bad field."""
+def users_of(request: pb.UpsertUsersRequest, pseudonyms: Pseudonyms) -> dict[str, dict[str, str]]:
+    """Attributes by pseudonym; the last wins where a user comes twice. InvalidFieldError names the first bad field."""
     check_count("users", len(request.users), 1, MAX_BATCH)
     for place, user in enumerate(request.users):
         check_id(f"users[{place}].user_id", user.user_id)
         check_attributes(f"users[{place}].attributes", user.attributes)
-    return {user.user_id: dict(user.attributes) for user in request.users}
+    return {pseudonyms.of(user.user_id): dict(user.attributes) for user in request.users}
 
 
 def upsert_users_response(count: int) -> pb.UpsertUsersResponse:
@@ -146,9 +157,9 @@ def tail_response(changes: Sequence[ItemChange], after_offset: int, latest_offse
     )
 
 
-def user_id_of(request: pb.DeleteUserRequest) -> str:
-    """The user to erase."""
-    return check_id("user_id", request.user_id)
+def user_id_of(request: pb.DeleteUserRequest, pseudonyms: Pseudonyms) -> str:
+    """The pseudonym of the user to erase."""
+    return pseudonyms.of(check_id("user_id", request.user_id))
 
 
 def delete_response(removed_count: int) -> pb.DeleteUserResponse:

@@ -1,6 +1,7 @@
 """The feature store in LMDB: one environment per scenario, reads in the caller's thread, one writer thread."""
 
 import asyncio
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,10 @@ import lmdb
 import msgspec
 
 from services.feature.history import HistoryRules, apply_events
+from services.feature.lmdb_files import LmdbFiles
 from services.feature.records import Activity, Checkpoint, Event, Item, ItemChange, Upserted, UserFeatures
-from services.runtime.errors import NotReadyError, OverloadedError, SetupError
+from services.runtime.errors import NotReadyError, OverloadedError
+from services.runtime.pseudonym import erasure_digest
 from services.runtime.tail import Changes
 
 R = TypeVar("R")
@@ -35,21 +38,13 @@ class LmdbFeatureStore:
 
     def __init__(self, folder: Path, map_bytes: int, rules: HistoryRules) -> None:
         self._rules = rules
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._env = lmdb.open(str(folder), map_size=map_bytes, max_dbs=5)
-            self._attributes = self._env.open_db(b"attributes")
-            self._activities = self._env.open_db(b"activities")
-            self._items = self._env.open_db(b"items")
-            # Offset of each item's last change, so it grows with the catalogue and not with the changes.
-            self._offsets = self._env.open_db(b"item_offsets")
-            self._state = self._env.open_db(b"state")
-        except (OSError, lmdb.Error) as error:
-            raise SetupError(f"{folder}: cannot be opened as a feature store: {error}") from None
-        with self._env.begin() as txn:
-            stored = txn.get(_CHECKPOINT, db=self._state)
+        self._files = LmdbFiles(folder, map_bytes)
+        # Held while the files change and, for microseconds, by who reads in another thread than the writer's.
+        self._files_lock = threading.Lock()
+        with self._files.env.begin() as txn:
+            stored = txn.get(_CHECKPOINT, db=self._files.state)
             self._checkpoint = Checkpoint(0, 0) if stored is None else _decode_checkpoint(stored)
-            cursor = txn.cursor(self._offsets)
+            cursor = txn.cursor(self._files.offsets)
             self._latest_item_offset = _offset(cursor.key()) if cursor.last() else 0
         self._loop = asyncio.get_running_loop()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="feature-writer")
@@ -82,10 +77,10 @@ class LmdbFeatureStore:
         # Records without events move the checkpoint in memory only.
         log_offset = self._checkpoint.log_offset
         key = user_id.encode()
-        with self._env.begin() as txn:
+        with self._reading() as txn:
             # As of the same moment as the user: a batch that was applied meanwhile is in both.
-            stored = txn.get(_CHECKPOINT, db=self._state)
-            attributes, activity = txn.get(key, db=self._attributes), txn.get(key, db=self._activities)
+            stored = txn.get(_CHECKPOINT, db=self._files.state)
+            attributes, activity = txn.get(key, db=self._files.attributes), txn.get(key, db=self._files.activities)
         return UserFeatures(
             None if attributes is None else _decode_attributes(attributes),
             None if activity is None else _decode_activity(activity),
@@ -100,10 +95,14 @@ class LmdbFeatureStore:
         """See FeatureStore.delete_user."""
         return await self._write(self._delete_user, user_id)
 
+    async def erase_users(self, erasures: Mapping[bytes, int]) -> None:
+        """See FeatureStore.erase_users. Looks at every user's id."""
+        await self._write(self._erase_users, erasures)
+
     async def get_items(self, item_ids: Sequence[str]) -> list[Item | None]:
         """See FeatureStore.get_items."""
-        with self._env.begin() as txn:
-            stored = [txn.get(item_id.encode(), db=self._items) for item_id in item_ids]
+        with self._reading() as txn:
+            stored = [txn.get(item_id.encode(), db=self._files.items) for item_id in item_ids]
         return [None if value is None else _decode_change(value).item for value in stored]
 
     async def put_items(self, items: Sequence[Item]) -> Upserted:
@@ -114,11 +113,11 @@ class LmdbFeatureStore:
         """See FeatureStore.read_item_changes."""
         changes: list[ItemChange] = []
         size = 0
-        with self._env.begin() as txn:
-            cursor = txn.cursor(self._offsets)
+        with self._reading() as txn:
+            cursor = txn.cursor(self._files.offsets)
             found = cursor.set_range(_key(after_offset + 1))
             while found and len(changes) < limit and size < max_bytes:
-                value = txn.get(cursor.value(), db=self._items)
+                value = txn.get(cursor.value(), db=self._files.items)
                 assert value is not None, "an item and its offset are written together"
                 size += len(value)
                 changes.append(_decode_change(value))
@@ -127,16 +126,21 @@ class LmdbFeatureStore:
 
     async def close(self) -> None:
         """See FeatureStore.close."""
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._env.close)
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._files.env.close)
         self._writer.shutdown()
 
     async def _write(self, work: Callable[..., R], *args: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work, *args)
 
     @contextmanager
+    def _reading(self) -> Iterator[lmdb.Transaction]:
+        with self._files_lock, self._files.env.begin() as txn:
+            yield txn
+
+    @contextmanager
     def _transaction(self) -> Iterator[lmdb.Transaction]:
         try:
-            with self._env.begin(write=True) as txn:
+            with self._files.env.begin(write=True) as txn:
                 yield txn
         except lmdb.MapFullError:
             raise OverloadedError("the feature store is full; raise store.map_bytes of the service", 60_000) from None
@@ -153,42 +157,62 @@ class LmdbFeatureStore:
         with self._transaction() as txn:
             categories = self._categories(txn, {event.item_id for event in events})
             for key, user_events in by_user.items():
-                stored = txn.get(key, db=self._activities)
+                stored = txn.get(key, db=self._files.activities)
                 activity = Activity() if stored is None else _decode_activity(stored)
                 apply_events(activity, user_events, self._rules, categories)
-                txn.put(key, _encode(activity), db=self._activities)
-            txn.put(_CHECKPOINT, _encode(checkpoint), db=self._state)
+                txn.put(key, _encode(activity), db=self._files.activities)
+            txn.put(_CHECKPOINT, _encode(checkpoint), db=self._files.state)
         self._checkpoint = checkpoint
 
     def _categories(self, txn: lmdb.Transaction, item_ids: set[str]) -> dict[str, list[str]]:
-        stored = [txn.get(item_id.encode(), db=self._items) for item_id in item_ids]
+        stored = [txn.get(item_id.encode(), db=self._files.items) for item_id in item_ids]
         items = [_decode_change(value).item for value in stored if value is not None]
         return {item.item_id: item.categories for item in items}
 
     def _put_users(self, attributes: Mapping[str, Mapping[str, str]]) -> None:
         with self._transaction() as txn:
             for user_id, values in attributes.items():
-                txn.put(user_id.encode(), _encode(values), db=self._attributes)
+                txn.put(user_id.encode(), _encode(values), db=self._files.attributes)
 
     def _delete_user(self, user_id: str) -> int:
-        key = user_id.encode()
+        return self._erase(lambda _keys: [user_id.encode()])
+
+    def _erase_users(self, erasures: Mapping[bytes, int]) -> int:
+        return self._erase(lambda keys: [key for key in keys if erasure_digest(bytes(key).decode()) in erasures])
+
+    def _erase(self, choose: Callable[[Iterator[bytes | memoryview]], list[bytes | memoryview]]) -> int:
+        """Delete the users whom `choose` picks from all keys; returns how many records there were."""
         with self._transaction() as txn:
-            return sum(txn.delete(key, db=db) for db in (self._attributes, self._activities))
+            count = 0
+            for db in (self._files.attributes, self._files.activities):
+                count += sum(txn.delete(key, db=db) for key in choose(txn.cursor(db).iternext(values=False)))
+            must_clear = self._files.note_erasure(txn, count > 0)
+        if must_clear:
+            self._clear()
+        return count
+
+    def _clear(self) -> None:
+        try:
+            self._files.write_copy()
+            with self._files_lock:
+                self._files.take_copy()
+        except (OSError, lmdb.Error) as error:
+            raise NotReadyError(f"the feature store's file cannot be written anew after an erasure: {error}") from error
 
     def _put_items(self, items: Sequence[Item]) -> Upserted:
         offset, changed_count = self._latest_item_offset, 0
         with self._transaction() as txn:
             for item in items:
                 key = item.item_id.encode()
-                stored = txn.get(key, db=self._items)
+                stored = txn.get(key, db=self._files.items)
                 if stored is not None:
                     before = _decode_change(stored)
                     if before.item == item:
                         continue
-                    txn.delete(_key(before.offset), db=self._offsets)
+                    txn.delete(_key(before.offset), db=self._files.offsets)
                 offset, changed_count = offset + 1, changed_count + 1
-                txn.put(key, _encode(ItemChange(offset, item)), db=self._items)
-                txn.put(_key(offset), key, db=self._offsets, append=True)
+                txn.put(key, _encode(ItemChange(offset, item)), db=self._files.items)
+                txn.put(_key(offset), key, db=self._files.offsets, append=True)
         if changed_count:
             self._latest_item_offset = offset
             # From here, so that a caller who has gone away meanwhile leaves nobody waiting.

@@ -50,6 +50,16 @@ class Event(NamedTuple):
     value: float
 
 
+class LogPart(NamedTuple):
+    """What one message of the log's tail says."""
+
+    events: list[Event]
+    erasures: dict[bytes, int]
+    """Users who were erased: erasure_digest of the id → offset of the newest erasure."""
+    checkpoint: "Checkpoint"
+    """After it."""
+
+
 class Checkpoint(NamedTuple):
     """How far the event log is applied: its offset, and the newest event's time (0 before the first event)."""
 

@@ -26,7 +26,7 @@ class FeatureServicer(feature_service_pb2_grpc.FeatureServiceServicer):
 
     async def GetUserFeatures(self, request: pb.GetUserFeaturesRequest, context: Any) -> pb.GetUserFeaturesResponse:
         tenant = find_scenario(self._tenants, request.scenario)
-        user_id, history_count = converters.user_query_of(request)
+        user_id, history_count = converters.user_query_of(request, tenant.pseudonyms)
         features = await tenant.store.get_user(user_id)
         now_ms = time.time_ns() // 1_000_000
         interests = top_interests(features.activity, now_ms, tenant.interest_top_count, tenant.interests)
@@ -53,9 +53,9 @@ class FeatureServicer(feature_service_pb2_grpc.FeatureServiceServicer):
         return converters.upserted_response(total)
 
     async def UpsertUsers(self, request: pb.UpsertUsersRequest, context: Any) -> pb.UpsertUsersResponse:
-        store = find_scenario(self._tenants, request.scenario).store
-        users = converters.users_of(request)
-        await store.put_users(users)
+        tenant = find_scenario(self._tenants, request.scenario)
+        users = converters.users_of(request, tenant.pseudonyms)
+        await tenant.store.put_users(users)
         return converters.upsert_users_response(len(users))
 
     async def TailItems(self, request: pb.TailItemsRequest, context: Any) -> AsyncIterator[pb.TailItemsResponse]:
@@ -71,5 +71,6 @@ class FeatureServicer(feature_service_pb2_grpc.FeatureServiceServicer):
             yield converters.tail_response(changes, after_offset, latest_offset)
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Any) -> pb.DeleteUserResponse:
-        store = find_scenario(self._tenants, request.scenario).store
-        return converters.delete_response(await store.delete_user(converters.user_id_of(request)))
+        tenant = find_scenario(self._tenants, request.scenario)
+        user_id = converters.user_id_of(request, tenant.pseudonyms)
+        return converters.delete_response(await tenant.store.delete_user(user_id))

@@ -56,6 +56,12 @@ class FeatureStore(Protocol):
     async def delete_user(self, user_id: str) -> int:
         """Erase attributes, history and counters; returns how many records there were."""
 
+    async def erase_users(self, erasures: Mapping[bytes, int]) -> None:
+        """The same for all whose erasure_digest is in `erasures`, as the log says at the offset beside it.
+
+        Applied again it changes nothing: what users did after their erasure stays.
+        """
+
     async def get_items(self, item_ids: Sequence[str]) -> list[Item | None]:
         """The items in the order asked; None where there is none."""
 

@@ -8,6 +8,7 @@ from services.feature.interests import InterestRules
 from services.feature.lmdb_store import LmdbFeatureStore
 from services.feature.store import FeatureStore
 from services.feature.valkey_store import ValkeyFeatureStore
+from services.runtime.pseudonym import Pseudonyms, claim_store
 from services.runtime.scenario import Scenario
 
 
@@ -23,19 +24,22 @@ class Tenant:
     interest_top_count: int
     """How many of a user's interests are told."""
     store: FeatureStore
+    pseudonyms: Pseudonyms
 
 
-def open_tenant(scenario: Scenario, settings: StoreSettings) -> Tenant:
+def open_tenant(scenario: Scenario, settings: StoreSettings, pseudonyms: Pseudonyms) -> Tenant:
     """Open the scenario's store, inside a running event loop. SetupError names what is wrong with it or the scenario's
     section."""
     feature = feature_settings(scenario)
     rules = history_rules(scenario.head, feature)
-    store = _open_store(scenario.name, settings, rules)
+    store = _open_store(scenario.name, settings, rules, pseudonyms)
     require_title = scenario.head.catalogue.require_title
-    return Tenant(scenario.name, require_title, rules.interests, feature.interest_top_count, store)
+    return Tenant(scenario.name, require_title, rules.interests, feature.interest_top_count, store, pseudonyms)
 
 
-def _open_store(scenario: str, settings: StoreSettings, rules: HistoryRules) -> FeatureStore:
+def _open_store(scenario: str, settings: StoreSettings, rules: HistoryRules, pseudonyms: Pseudonyms) -> FeatureStore:
     if isinstance(settings, LmdbSettings):
-        return LmdbFeatureStore(settings.path / scenario, settings.map_bytes, rules)
-    return ValkeyFeatureStore(settings, scenario, rules)
+        folder = settings.path / scenario
+        claim_store(folder / "pseudonyms", pseudonyms, (folder / "data.mdb").is_file())
+        return LmdbFeatureStore(folder, settings.map_bytes, rules)
+    return ValkeyFeatureStore(settings, scenario, rules, pseudonyms.key_id)

@@ -1,27 +1,25 @@
 """Connections to one Valkey server or a cluster: commands in one round trip, and when what they wrote is on disk."""
 
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, SSLConnection
-from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import Connection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis, RedisCluster
 
 from services.feature.config import ValkeySettings
+from services.feature.valkey_connect import open_client, read_password
 from services.feature.valkey_layout import MARK, Keys
-from services.runtime.errors import NotReadyError, OverloadedError, SetupError
+from services.runtime.errors import NotReadyError, OverloadedError
 
 log = logging.getLogger(__name__)
 
 Command = tuple[Any, ...]
 """A command's name and arguments, e.g. ("HGET", "key", "field")."""
+
+_SCAN_COUNT = 1_000
 
 Lives = Mapping[str, str]
 """The servers that take writes, by address, each with the id of its present life: a server that starts again has a new
@@ -51,11 +49,12 @@ class ValkeyClient:
     def __init__(self, settings: ValkeySettings, keys: Keys) -> None:
         self._settings = settings
         self._keys = keys
-        password = _password(settings)
-        self._client = _open(settings, password, settings.timeout_ms)
+        password = read_password(settings)
+        self._client = open_client(settings, password, settings.timeout_ms)
         # Waiting for the disk takes longer than any other answer.
-        self._patient_client = _open(settings, password, settings.timeout_ms + settings.durable_timeout_ms)
+        self._patient_client = open_client(settings, password, settings.timeout_ms + settings.durable_timeout_ms)
         self._warned = False
+        self._rewrite_warned = False
 
     async def run(self, *commands: Command) -> list[Any]:
         """The answers to `commands`, in their order, in one round trip to each server that holds some of their keys."""
@@ -103,6 +102,37 @@ class ValkeyClient:
         for on_disk, on_replicas in zip(answers[1::4], answers[2::4], strict=True):
             self._check_durable(on_disk, on_replicas)
         return dict(zip(nodes, [str(answer["run_id"]) for answer in answers[3::4]], strict=True))
+
+    async def scan(self, pattern: str) -> AsyncIterator[bytes]:
+        """The keys that match, on all servers; a key may come twice."""
+        with _domain_errors():
+            async for key in self._client.scan_iter(match=pattern, count=_SCAN_COUNT):
+                yield key
+
+    async def rewrite_files(self) -> None:
+        """Have the servers write their files anew, so that what was erased is not in them for longer than need be.
+
+        They do it in the background. Where this user may not ask for it, the log says so once: then the bytes stay
+        until a server writes its files anew by itself.
+        """
+        with _domain_errors():
+            nodes = await self._primaries(self._client)
+        found = await self._send(self._client, [(("INFO", "persistence"), node) for node in nodes])
+        for node, persistence in zip(nodes, found, strict=True):
+            if persistence.get("aof_enabled"):
+                await self._ask_to_rewrite(("BGREWRITEAOF",), node)
+            if persistence.get("rdb_saves"):
+                await self._ask_to_rewrite(("BGSAVE", "SCHEDULE"), node)
+
+    async def _ask_to_rewrite(self, command: Command, node: str) -> None:
+        [answer] = await self._send(self._client, [(command, node)], errors_of=str(command[0]))
+        if isinstance(answer, Exception) and not self._rewrite_warned and "progress" not in str(answer):
+            self._rewrite_warned = True
+            log.warning(
+                "the feature store's server does not rewrite its files after an erasure; let this user run %s",
+                command[0],
+                extra={"server": node, "problem": type(answer).__name__},
+            )
 
     def _check_durable(self, on_disk: Any, on_replicas: int) -> None:
         replicas = self._settings.durable_replicas
@@ -177,56 +207,6 @@ class ValkeyClient:
             if isinstance(answer, Exception) and command[0] != errors_of:
                 raise answer
         return answers
-
-
-def _open(settings: ValkeySettings, password: str | None, timeout_ms: int) -> "Redis | RedisCluster":
-    options: dict[str, Any] = {
-        "username": settings.username,
-        "password": password,
-        "socket_connect_timeout": settings.timeout_ms / 1000,
-        "socket_timeout": timeout_ms / 1000,
-        "socket_keepalive": True,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-        "max_connections": settings.max_connections,
-    }
-    tls = settings.tls
-    if tls is not None:
-        for file in (tls.ca_file, tls.certificate_file, tls.key_file):
-            if file is not None and not file.is_file():
-                raise SetupError(f"store.tls: {file}: no such file")
-        options |= {
-            "ssl_ca_certs": None if tls.ca_file is None else str(tls.ca_file),
-            "ssl_certfile": None if tls.certificate_file is None else str(tls.certificate_file),
-            "ssl_keyfile": None if tls.key_file is None else str(tls.key_file),
-        }
-    places = [(host, int(port)) for host, _, port in (address.rpartition(":") for address in settings.addresses)]
-    if settings.cluster:
-        return RedisCluster(
-            startup_nodes=[ClusterNode(host, port) for host, port in places], ssl=tls is not None, **options
-        )
-    host, port = places[0]
-    pool = BlockingConnectionPool(
-        host=host,
-        port=port,
-        timeout=settings.timeout_ms / 1000,
-        connection_class=Connection if tls is None else SSLConnection,
-        **options,
-    )
-    return Redis.from_pool(pool)
-
-
-def _password(settings: ValkeySettings) -> str | None:
-    if settings.password_env is not None:
-        if settings.password_env not in os.environ:
-            raise SetupError(f"store.password_env: the environment has no {settings.password_env}")
-        return os.environ[settings.password_env]
-    if settings.password_file is not None:
-        try:
-            return settings.password_file.read_text().strip()
-        except OSError as error:
-            raise SetupError(f"store.password_file: cannot be read: {error}") from None
-    return None
 
 
 @contextmanager

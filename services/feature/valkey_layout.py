@@ -4,6 +4,7 @@
     <prefix>:items:{<scenario>}              hash: item_id → item (MessagePack)
     <prefix>:item_changes:{<scenario>}       sorted set: item_id by the offset of its last change
     <prefix>:item_offset:{<scenario>}        newest of these offsets
+    <prefix>:key_id:{<scenario>}             under which key users' ids are pseudonyms
     <prefix>:checkpoint:{<scenario>}         hash: log_offset, last_event_time_ms
 
 What stands in braces chooses a key's slot in a cluster: each user is whole in one slot, so users spread over all nodes;
@@ -20,11 +21,21 @@ class Keys:
         self.items = f"{prefix}:items:{{{scenario}}}"
         self.item_changes = f"{prefix}:item_changes:{{{scenario}}}"
         self.item_offset = f"{prefix}:item_offset:{{{scenario}}}"
+        self.key_id = f"{prefix}:key_id:{{{scenario}}}"
         self.checkpoint = f"{prefix}:checkpoint:{{{scenario}}}"
 
     def user(self, user_id: str) -> str:
         """One user's key. A brace in the id may shorten what chooses the slot, never make two users one."""
         return f"{self._users}{user_id}}}"
+
+    @property
+    def users_pattern(self) -> str:
+        """Matches the keys of all users."""
+        return f"{self._users}*"
+
+    def user_of(self, key: bytes) -> str:
+        """The id in a user's key."""
+        return key.decode()[len(self._users) : -1]
 
     def mark(self, tag: str) -> str:
         """A key that is written only to learn when all before it is on disk; `tag` chooses its slot."""
@@ -61,6 +72,14 @@ redis.call('DEL', KEYS[1])
 return count
 """
 """KEYS: user. Returns how many records there were."""
+
+ERASE_USER = """#!lua flags=allow-oom
+if tonumber(redis.call('HGET', KEYS[1], 'offset') or '0') < tonumber(ARGV[1]) then
+  return redis.call('DEL', KEYS[1])
+end
+return 0
+"""
+"""KEYS: user. ARGV: offset of the erasure. Leaves a user who came back, whom another process erased before that."""
 
 MOVE_CHECKPOINT = """#!lua
 if tonumber(redis.call('HGET', KEYS[1], 'log_offset') or '0') < tonumber(ARGV[1]) then

@@ -20,6 +20,7 @@ from services.feature.valkey_client import Lives, ValkeyClient
 from services.feature.valkey_layout import (
     APPLY_EVENTS,
     DELETE_USER,
+    ERASE_USER,
     MOVE_CHECKPOINT,
     PUT_ATTRIBUTES,
     PUT_ITEMS,
@@ -27,6 +28,7 @@ from services.feature.valkey_layout import (
     Keys,
 )
 from services.runtime.errors import NotReadyError, TryLaterError
+from services.runtime.pseudonym import erasure_digest
 from services.runtime.tail import Changes
 
 log = logging.getLogger(__name__)
@@ -46,8 +48,11 @@ _decode_item = msgspec.msgpack.Decoder(Item).decode
 class ValkeyFeatureStore:
     """A FeatureStore. Make it inside a running event loop; it connects by itself, again and again."""
 
-    def __init__(self, settings: ValkeySettings, scenario: str, rules: HistoryRules) -> None:
+    def __init__(self, settings: ValkeySettings, scenario: str, rules: HistoryRules, key_id: str = "") -> None:
+        """`key_id` tells under which key users' ids are pseudonyms; empty: they are not."""
         self._settings = settings
+        self._key_id = key_id
+        self._key_warned = False
         self._scenario = scenario
         self._rules = rules
         self._keys = Keys(settings.key_prefix, scenario)
@@ -125,7 +130,20 @@ class ValkeyFeatureStore:
         """See FeatureStore.delete_user."""
         [count] = await self._client.run(("EVAL", DELETE_USER, 1, self._keys.user(user_id)))
         await self._client.make_durable()
+        await self._client.rewrite_files()
         return int(count)
+
+    async def erase_users(self, erasures: Mapping[bytes, int]) -> None:
+        """See FeatureStore.erase_users. Looks at every user's key."""
+        found = {}
+        async for key in self._client.scan(self._keys.users_pattern):
+            digest = erasure_digest(self._keys.user_of(key))
+            if digest in erasures:
+                found[key] = erasures[digest]
+        if found:
+            await self._client.run(*(("EVAL", ERASE_USER, 1, key, offset) for key, offset in found.items()))
+            await self._client.make_durable()
+            await self._client.rewrite_files()
 
     async def get_items(self, item_ids: Sequence[str]) -> list[Item | None]:
         """See FeatureStore.get_items."""
@@ -212,9 +230,25 @@ class ValkeyFeatureStore:
         self._lives = await self._client.read_lives()
         self._checkpoint = await self._read_checkpoint()
         self._stored_offset = self._checkpoint.log_offset
+        await self._check_key()
         await self._client.check_eviction()
         await self._poll_items()
         self._ready.set()
+
+    async def _check_key(self) -> None:
+        # Whoever fills the scenario first decides, so that no process may go between the look and the note.
+        if self._checkpoint.log_offset == 0:
+            await self._client.run(("SET", self._keys.key_id, self._key_id, "NX"))
+        [stored] = await self._client.run(("GET", self._keys.key_id))
+        if (stored or b"").decode() != self._key_id:
+            problem = (
+                "users' ids in the store are pseudonyms of another key than privacy.key_file, or none; give the key it "
+                "was filled under, or another key_prefix"
+            )
+            if not self._key_warned:
+                log.error("the feature store is not used", extra={"scenario": self._scenario, "problem": problem})
+            self._key_warned = True
+            raise NotReadyError(problem)
 
     async def _poll_items(self) -> None:
         [offset] = await self._client.run(("GET", self._keys.item_offset))

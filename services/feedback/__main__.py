@@ -9,6 +9,7 @@ from services.feedback.retention import keep_retention
 from services.feedback.servicer import FeedbackServicer
 from services.feedback.tenant import open_tenant
 from services.runtime.config import load_config
+from services.runtime.pseudonym import open_pseudonyms
 from services.runtime.scenario import load_scenarios
 from services.runtime.server import Server, run
 
@@ -19,7 +20,8 @@ async def main() -> None:
     scenarios = load_scenarios(config.scenario_files)
     full_name = feedback_service_pb2.DESCRIPTOR.services_by_name["FeedbackService"].full_name
     server = Server("feedback", full_name, config.server, scenarios, [CONDITION])
-    tenants = {name: open_tenant(scenario, config.store) for name, scenario in scenarios.items()}
+    pseudonyms = open_pseudonyms(config.privacy, scenarios)
+    tenants = {name: open_tenant(scenario, config.store, pseudonyms[name]) for name, scenario in scenarios.items()}
     for tenant in tenants.values():
         server.run_in_background(f"attribution of {tenant.name}", tenant.attributor.run)
         if tenant.retention_s is not None:

@@ -5,15 +5,18 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from services.feedback.erased_users import ErasedUsers
 from services.feedback.example_store import ExampleStore, now_ms
 from services.feedback.examples import Example
 from services.feedback.log_reader import ATTRIBUTION, LogReader
+from services.feedback.records import Erasure, LogRecord
 from services.feedback.store import EventLog
 from services.runtime.errors import NotReadyError
+from services.runtime.pseudonym import erasure_digest
 from services.runtime.tail import Changes
 
 log = logging.getLogger(__name__)
@@ -28,15 +31,31 @@ REMOVE_ANSWERS = 500
 AWAY_S = 1.0
 
 
+class Removed(NamedTuple):
+    """What an erasure removed, and where in the log its own record is."""
+
+    offset: int
+    record_count: int
+    example_count: int
+
+
 class Attributor:
     """Keeps one scenario's examples in step with its log."""
 
-    def __init__(self, event_log: EventLog, reader: LogReader, examples: ExampleStore, close_interval_s: float) -> None:
+    def __init__(
+        self,
+        event_log: EventLog,
+        reader: LogReader,
+        examples: ExampleStore,
+        erased_users: ErasedUsers,
+        close_interval_s: float,
+    ) -> None:
         self.examples = examples
         self._close_interval_s = close_interval_s
         self._closed_time = -math.inf
         self._log = event_log
         self._reader = reader
+        self._erased_users = erased_users
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="attribution")
         # Held from reading a batch until it is attributed, so that an erasure in between cannot be undone by it.
         self._lock = asyncio.Lock()
@@ -46,8 +65,6 @@ class Attributor:
         """Attribute until the log's changes close. While the log is away, wait for it."""
         away, pause_s = False, min(EXPIRY_INTERVAL_S, self._close_interval_s)
         while not self._log.changes.closed:
-            with contextlib.suppress(NotReadyError):
-                await self._end_erasures()
             async with self._lock:
                 try:
                     records = await self._reader.read(ATTRIBUTION, self.examples.offset, BATCH_RECORDS)
@@ -57,8 +74,7 @@ class Attributor:
                     away, records = True, []
                 else:
                     away = False
-                if records:
-                    await self._in_thread(self.examples.apply, records, now_ms())
+                await self._apply(records)
                 expired_count = await self._in_thread(self.examples.expire, now_ms(), BATCH_RECORDS)
             if not away and len(records) < BATCH_RECORDS:
                 await self._close_answers()
@@ -80,14 +96,18 @@ class Attributor:
             if page.examples:
                 yield page.examples
 
-    async def delete_user(self, user_id: str) -> int:
-        """Erase the user's records from the log and the examples; returns how many of both there were."""
+    async def delete_user(self, user_id: str) -> Removed:
+        """Erase the user's records from the log and the examples."""
+        erased_time_ms = now_ms()
+        await self._erased_users.load()
         async with self._lock:
-            await self._in_thread(self.examples.begin_erasure, user_id)
-            removed = await self._erase(user_id)
+            # Before the log is written: what comes in between is dropped already.
+            self._erased_users.add_digest(erasure_digest(user_id), erased_time_ms)
+            deleted = await self._log.delete_user(user_id, erased_time_ms)
+            example_count = await self._in_thread(self.examples.delete_user, user_id)
         # Who waits for records that were erased need not.
         self._progress.notify()
-        return removed
+        return Removed(deleted.offset, deleted.removed_count, example_count)
 
     async def remove_until(self, offset: int) -> None:
         """Remove the examples of impressions up to a log offset, since the log removed these."""
@@ -121,17 +141,25 @@ class Attributor:
             log.warning("answers stay open", extra={"problem": str(error)})
         self._closed_time = time.monotonic()
 
-    async def _end_erasures(self) -> None:
-        """Erase whom a killed process, or one whose log went away, has begun to erase."""
-        for user_id in list(self.examples.erasures):
-            async with self._lock:
-                # Whoever began it may have ended it meanwhile.
-                if user_id in self.examples.erasures:
-                    await self._erase(user_id)
+    async def _apply(self, records: Sequence[LogRecord]) -> None:
+        """Attribute records; at each erasure among them, erase what came before it."""
+        start = 0
+        for place, (_, record) in enumerate(records):
+            if isinstance(record, Erasure):
+                self._erased_users.add(record)
+                if place > start:
+                    await self._in_thread(self.examples.apply, records[start:place], now_ms())
+                # The checkpoint passes the erasure only with what follows it, so that one cut short is done again.
+                await self._in_thread(self._erase, record)
+                start = place
+        if records:
+            await self._in_thread(self.examples.apply, records[start:], now_ms())
 
-    async def _erase(self, user_id: str) -> int:
-        removed = await self._log.delete_user(user_id)
-        return removed + await self._in_thread(self.examples.delete_user, user_id)
+    def _erase(self, erasure: Erasure) -> None:
+        # Only this process's own erasures come with the user's id, and of these nothing is left by now.
+        for user_id in self.examples.user_ids():
+            if erasure_digest(user_id) == erasure.user_digest:
+                self.examples.delete_user(user_id)
 
     async def _catch_up(self, offset: int) -> None:
         # The newest records may be erased, or expire, before they are attributed.

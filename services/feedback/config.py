@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from services.runtime.config import ServerSettings, Settings, TlsSettings
 from services.runtime.errors import SetupError
+from services.runtime.pseudonym import PrivacySettings
 from services.runtime.scenario import EventName, Scenario
 
 
@@ -81,6 +82,17 @@ class FeedbackConfig(Settings):
     """The scenarios it serves."""
     store: StoreSettings
     """Where the event log lives."""
+    privacy: PrivacySettings = PrivacySettings()
+    """Pseudonyms of users."""
+
+
+class ConsentSettings(Settings):
+    """Which events need their user's consent."""
+
+    required: list[EventName] = Field(default_factory=list)
+    """Kinds that are kept only with a consent; the others always are."""
+    default: Literal["granted", "denied"] = "denied"
+    """What holds for an event that does not say."""
 
 
 class FeedbackSettings(Settings):
@@ -92,6 +104,8 @@ class FeedbackSettings(Settings):
     """The same for single kinds of events, where they differ: {purchase: 604800}."""
     impression_wait_s: int = Field(default=600, ge=0)
     """How long an event without an impression waits for one that comes late, in seconds."""
+    consent: ConsentSettings = ConsentSettings()
+    """Which events need their user's consent."""
     late_arrival_s: int = Field(default=86_400, ge=0)
     """How long after its time an event may arrive and still label what was shown, in seconds. When that is over for all
     events that an answer's windows allow, the answer is closed and its examples move to Parquet."""
@@ -108,6 +122,12 @@ class FeedbackSettings(Settings):
 def feedback_settings(scenario: Scenario) -> FeedbackSettings:
     """The scenario's section `feedback`. SetupError names what is wrong in it."""
     settings = scenario.section("feedback", FeedbackSettings)
+    for event in settings.consent.required:
+        if event not in scenario.head.events:
+            raise SetupError(
+                f"{scenario.where}.feedback: consent.required: {event!r} is not in the scenario's events: "
+                + ", ".join(scenario.head.events)
+            )
     for event, window_s in settings.attribution_windows_s.items():
         where = f"{scenario.where}.feedback: attribution_windows_s.{event}"
         if event not in scenario.head.events:

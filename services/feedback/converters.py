@@ -6,9 +6,11 @@ from typing import Any
 
 from recmesh.feedback.v1 import feedback_service_pb2 as pb
 from recmesh.type.v1 import rung_pb2
+from services.feedback.attributor import Removed
+from services.feedback.consent import ConsentRules
 from services.feedback.examples import Example
-from services.feedback.records import Feedback, Impression, LogRecord
-from services.feedback.store import Appended
+from services.feedback.records import Erasure, Feedback, Impression, LogRecord
+from services.feedback.tenant import Taken
 from services.runtime.checks import (
     check_count,
     check_enum,
@@ -21,6 +23,7 @@ from services.runtime.checks import (
 )
 from services.runtime.errors import InvalidFieldError
 from services.runtime.messages import MAX_HISTORY
+from services.runtime.pseudonym import Pseudonyms
 from services.runtime.scenario import EVENT_NAMES
 
 MAX_BATCH = 1_000
@@ -43,13 +46,15 @@ _ABSENT = {"feature_offset": -1}
 RUNGS = {number: name for name, number in rung_pb2.Rung.items() if number}
 
 
-def impressions_of(request: pb.RecordImpressionsRequest) -> list[Impression]:
-    """The request's impressions. InvalidFieldError names the first bad field."""
+def impressions_of(request: pb.RecordImpressionsRequest, pseudonyms: Pseudonyms) -> list[Impression]:
+    """The request's impressions, users by their pseudonyms. InvalidFieldError names the first bad field."""
     check_count("impressions", len(request.impressions), 1, MAX_BATCH)
-    return [_impression(f"impressions[{place}]", message) for place, message in enumerate(request.impressions)]
+    return [
+        _impression(f"impressions[{place}]", message, pseudonyms) for place, message in enumerate(request.impressions)
+    ]
 
 
-def _impression(field: str, message: pb.Impression) -> Impression:
+def _impression(field: str, message: pb.Impression, pseudonyms: Pseudonyms) -> Impression:
     check_id(f"{field}.request_id", message.request_id)
     check_id(f"{field}.user_id", message.user_id)
     check_time_ms(f"{field}.served_time_ms", message.served_time_ms)
@@ -59,7 +64,7 @@ def _impression(field: str, message: pb.Impression) -> Impression:
     check_count(f"{field}.item_ids", len(item_ids), 1, MAX_SHOWN_ITEMS)
     impression = Impression(
         message.request_id,
-        message.user_id,
+        pseudonyms.of(message.user_id),
         message.served_time_ms,
         item_ids,
         list(message.propensities),
@@ -107,18 +112,31 @@ def _check_propensity(field: str, value: float) -> None:
 
 
 def feedback_of(
-    request: pb.RecordFeedbackRequest | pb.StreamFeedbackRequest, event_kinds: frozenset[int]
-) -> list[Feedback]:
-    """The request's events, of the scenario's kinds. InvalidFieldError names the first bad field."""
+    request: pb.RecordFeedbackRequest | pb.StreamFeedbackRequest,
+    event_kinds: frozenset[int],
+    consent: ConsentRules,
+    pseudonyms: Pseudonyms,
+) -> tuple[list[Feedback], int]:
+    """The request's events, of the scenario's kinds, users by pseudonym; and how many more there were without the
+    consent that they need. InvalidFieldError names the first bad one."""
     check_count("events", len(request.events), 1, MAX_BATCH)
-    return [_feedback(f"events[{place}]", message, event_kinds) for place, message in enumerate(request.events)]
+    events = [
+        _feedback(f"events[{place}]", message, event_kinds, pseudonyms) for place, message in enumerate(request.events)
+    ]
+    kept = [
+        event
+        for event, message in zip(events, request.events, strict=True)
+        if consent.allow(event.event_kind, message.consent)
+    ]
+    return kept, len(events) - len(kept)
 
 
-def _feedback(field: str, message: pb.Feedback, event_kinds: frozenset[int]) -> Feedback:
+def _feedback(field: str, message: pb.Feedback, event_kinds: frozenset[int], pseudonyms: Pseudonyms) -> Feedback:
     kind = message.event_kind
     if kind not in event_kinds:
         names = ", ".join(f"{number} ({EVENT_NAMES[number]})" for number in sorted(event_kinds))
         raise InvalidFieldError(f"{field}.event_kind", f"is {kind}; this scenario accepts {names}")
+    check_enum(f"{field}.consent", message.consent, pb.Consent.values(), "0 (not said), 1 (granted), 2 (denied)")
     check_time_ms(f"{field}.event_time_ms", message.event_time_ms)
     value = message.value if message.HasField("value") else None
     if value is not None:
@@ -128,7 +146,7 @@ def _feedback(field: str, message: pb.Feedback, event_kinds: frozenset[int]) -> 
         check_range(f"{field}.position", position, 0, MAX_SHOWN_ITEMS - 1)
     return Feedback(
         check_id(f"{field}.event_id", message.event_id),
-        check_id(f"{field}.user_id", message.user_id),
+        pseudonyms.of(check_id(f"{field}.user_id", message.user_id)),
         check_id(f"{field}.item_id", message.item_id),
         kind,
         message.event_time_ms,
@@ -157,22 +175,22 @@ def export_range_of(request: pb.ExportExamplesRequest) -> tuple[int, int]:
     return start, end or MAX_INT64
 
 
-def user_id_of(request: pb.DeleteUserRequest) -> str:
-    """The user to erase. InvalidFieldError where the id is bad."""
-    return check_id("user_id", request.user_id)
+def user_id_of(request: pb.DeleteUserRequest, pseudonyms: Pseudonyms) -> str:
+    """The pseudonym of the user to erase. InvalidFieldError where the id is bad."""
+    return pseudonyms.of(check_id("user_id", request.user_id))
 
 
-def impressions_response(appended: Appended) -> pb.RecordImpressionsResponse:
+def impressions_response(taken: Taken) -> pb.RecordImpressionsResponse:
     """How many impressions were new."""
-    return pb.RecordImpressionsResponse(**appended._asdict())
+    return pb.RecordImpressionsResponse(**taken._asdict())
 
 
-def feedback_response(appended: Appended) -> pb.RecordFeedbackResponse:
+def feedback_response(taken: Taken) -> pb.RecordFeedbackResponse:
     """How many events were new."""
-    return pb.RecordFeedbackResponse(**appended._asdict())
+    return pb.RecordFeedbackResponse(**taken._asdict())
 
 
-def stream_response(total: Appended) -> pb.StreamFeedbackResponse:
+def stream_response(total: Taken) -> pb.StreamFeedbackResponse:
     """How many events of all batches were new."""
     return pb.StreamFeedbackResponse(**total._asdict())
 
@@ -185,6 +203,8 @@ def tail_response(records: Sequence[LogRecord], latest_offset: int) -> pb.TailEv
 def _log_record(entry: LogRecord) -> pb.LogRecord:
     offset, record = entry
     # A field given as None stays absent.
+    if isinstance(record, Erasure):
+        return pb.LogRecord(offset=offset, erasure=pb.Erasure(**record._asdict()))
     if isinstance(record, Feedback):
         return pb.LogRecord(offset=offset, feedback=pb.Feedback(**record._asdict()))
     return pb.LogRecord(offset=offset, impression=pb.Impression(**record._asdict()))
@@ -200,6 +220,6 @@ def examples_response(examples: Sequence[Example]) -> pb.ExportExamplesResponse:
     return pb.ExportExamplesResponse(**columns)
 
 
-def delete_response(removed_count: int) -> pb.DeleteUserResponse:
+def delete_response(removed: Removed) -> pb.DeleteUserResponse:
     """How many records were removed."""
-    return pb.DeleteUserResponse(removed_count=removed_count)
+    return pb.DeleteUserResponse(removed_count=removed.record_count + removed.example_count, **removed._asdict())

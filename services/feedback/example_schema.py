@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from services.feedback.partition import ALL, Partition
-from services.feedback.sqlite_store import add_missing_columns, connect
+from services.feedback.sqlite_store import add_missing_columns, connect, empty_wal
 from services.runtime.errors import SetupError
 
 _TABLES = """
@@ -34,7 +34,6 @@ CREATE TABLE IF NOT EXISTS counters (
     PRIMARY KEY (name, label, other_label)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (file INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, last_offset INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS erasures (user_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS checkpoint (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), log_offset INTEGER NOT NULL);
 INSERT OR IGNORE INTO checkpoint VALUES (1, 0);
 CREATE TABLE IF NOT EXISTS partition (
@@ -75,6 +74,8 @@ def open_database(folder: Path, partition: Partition) -> sqlite3.Connection:
     # The log is the durable copy, so the last transactions may be lost with the machine's power.
     connection = connect(folder / "examples.db", "NORMAL")
     connection.executescript(_TABLES)
+    # Who was killed between erasing and emptying the write-ahead log left the old pages in it.
+    empty_wal(connection)
     add_missing_columns(connection, _NEWER_COLUMNS)
     connection.executescript(_INDEXES)
     _check_partition(connection, folder, partition)

@@ -16,8 +16,8 @@ from services.feedback.example_archive import ExampleArchive
 from services.feedback.example_schema import open_database
 from services.feedback.examples import ExamplePage
 from services.feedback.partition import ALL, Partition
-from services.feedback.records import Feedback, Impression, LogRecord
-from services.feedback.sqlite_store import transaction
+from services.feedback.records import Erasure, Feedback, Impression, LogRecord
+from services.feedback.sqlite_store import empty_wal, transaction
 from services.runtime.scenario import EVENT_NAMES
 
 _FIND = """
@@ -57,8 +57,6 @@ class ExampleStore:
         self._offset: int = self._connection.execute("SELECT log_offset FROM checkpoint").fetchone()[0]
         rows = self._connection.execute("SELECT name, label, other_label, count FROM counters")
         self._counts = {CounterKey(*row[:3]): int(row[3]) for row in rows}
-        rows = self._connection.execute("SELECT user_id FROM erasures")
-        self._erasures = [user_id for (user_id,) in rows]
 
     @property
     def offset(self) -> int:
@@ -70,17 +68,12 @@ class ExampleStore:
         """All counters, as of the last commit."""
         return self._counts
 
-    @property
-    def erasures(self) -> list[str]:
-        """Users whose erasure has begun and not ended: a kill, or a log that was away, came between."""
-        return self._erasures
-
     def apply(self, records: Sequence[LogRecord], now_ms: int) -> None:
-        """Attribute the next records of the log. NotReadyError when nothing can be written now."""
+        """Attribute the next records of the log, but erasures. NotReadyError when nothing can be written now."""
         with transaction(self._connection):
             added: Counter[CounterKey] = Counter()
             for offset, record in records:
-                if not self._partition.has(record.user_id):
+                if isinstance(record, Erasure) or not self._partition.has(record.user_id):
                     continue
                 if isinstance(record, Impression):
                     self._add_impression(offset, record, added)
@@ -143,13 +136,6 @@ class ExampleStore:
         """See ExampleArchive.remove_file_until."""
         return self._archive.remove_file_until(offset)
 
-    def begin_erasure(self, user_id: str) -> None:
-        """Note that the user is to be erased, so that a kill before the end of `delete_user` does not undo it."""
-        with transaction(self._connection):
-            self._connection.execute("INSERT OR IGNORE INTO erasures VALUES (?)", (user_id,))
-        if user_id not in self._erasures:
-            self._erasures.append(user_id)
-
     def delete_user(self, user_id: str) -> int:
         """Erase the user's examples; returns how many there were. The counters, which name nobody, stay."""
         removed = self._archive.erase_from_files(user_id)
@@ -160,13 +146,15 @@ class ExampleStore:
             removed += self._connection.execute("DELETE FROM shown WHERE user_id = ?", (user_id,)).rowcount
             emptied = self._archive.forget_user(user_id)
             self._connection.execute("DELETE FROM waiting WHERE user_id = ?", (user_id,))
-            self._connection.execute("DELETE FROM erasures WHERE user_id = ?", (user_id,))
         self._counts = counts
         self._archive.remove_files(emptied)
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        if user_id in self._erasures:
-            self._erasures.remove(user_id)
+        empty_wal(self._connection)
         return removed
+
+    def user_ids(self) -> set[str]:
+        """Everybody of whom there is something."""
+        rows = self._connection.execute("SELECT user_id FROM answers UNION SELECT user_id FROM waiting")
+        return {user_id for (user_id,) in rows}
 
     def close(self) -> None:
         """Let go of the file."""

@@ -157,9 +157,11 @@ class Message(NamedTuple):
 class Cursor:
     """Reads a stream forwards, through a consumer of its own on the server that nothing depends on."""
 
-    def __init__(self, client: Client, stream: str) -> None:
+    def __init__(self, client: Client, stream: str, subjects: str | None = None) -> None:
+        """`subjects`: only messages on them; none: all."""
         self._client = client
         self._stream = stream
+        self._subjects = subjects
         self._inbox = client.new_inbox()
         self._consumer = ""
         self.pending_count = 0
@@ -176,6 +178,7 @@ class Cursor:
             ack_policy=AckPolicy.NONE,
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=after_sequence + 1,
+            filter_subject=self._subjects,
             inactive_threshold=CURSOR_IDLE_S,
             mem_storage=True,
             num_replicas=1,

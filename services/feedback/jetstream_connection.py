@@ -49,6 +49,7 @@ class JetStreamConnection:
         settings: JetStreamSettings,
         names: Names,
         retention_s: float | None,
+        key_id: str,
         changes: Changes,
         on_look: Callable[[], Awaitable[None]],
         on_lost: Callable[[NotReadyError], None],
@@ -65,6 +66,7 @@ class JetStreamConnection:
         self._settings = settings
         self._names = names
         self._retention_s = retention_s
+        self._description = f"user ids are pseudonyms of key {key_id}" if key_id else None
         self._changes = changes
         self._on_look = on_look
         self._on_lost = on_lost
@@ -72,6 +74,7 @@ class JetStreamConnection:
         # The newest offset that was told since the last look began: the look's answer may be older than it.
         self._told_offset = 0
         self._seen_state: tuple[int | None, ...] = ()
+        self._seen_offset = 0
         self._looking = asyncio.Lock()
         self._look_now = asyncio.Event()
         self._ready = False
@@ -86,7 +89,7 @@ class JetStreamConnection:
 
     async def tell(self, offset: int) -> None:
         """Say to all who have the log open that a record was written at the offset."""
-        self._take(offset)
+        self.take(offset)
         await self.client.publish(self._names.appended, str(offset).encode())
 
     async def look(self) -> None:
@@ -95,14 +98,14 @@ class JetStreamConnection:
             self._told_offset = 0
             state = (await self.manager.stream_info(self._names.records)).state
             key = (state.messages, state.first_seq, state.last_seq, state.num_deleted)
-            if key == self._seen_state:
-                return
             before = self.latest_offset
-            newest = await self._newest(state.last_seq) if state.messages else 0
-            self.latest_offset = max(newest, self._told_offset)
-            if self._retention_s is not None:
-                self.expired_offset = max(self.expired_offset, state.first_seq - 1)
-            self._seen_state = key
+            if key != self._seen_state:
+                self._seen_offset = await self._newest(state.last_seq) if state.messages else 0
+                if self._retention_s is not None:
+                    self.expired_offset = max(self.expired_offset, state.first_seq - 1)
+                self._seen_state = key
+            # Also where nothing has changed: what was told may be of a record that was erased since.
+            self.latest_offset = max(self._seen_offset, self._told_offset)
         if self.latest_offset > before:
             self._changes.notify()
 
@@ -155,6 +158,7 @@ class JetStreamConnection:
     async def _make_streams(self) -> None:
         records = StreamConfig(
             name=self._names.records,
+            description=self._description,
             subjects=[self._names.record_subjects],
             storage=StorageType.FILE,
             num_replicas=self._settings.replicas,
@@ -173,10 +177,15 @@ class JetStreamConnection:
         )
         for name, config in ((self._names.records, records), (self._names.batches, batches)):
             try:
-                await self.manager.stream_info(name)
+                found = await self.manager.stream_info(name)
             except NotFoundError:
                 await self.manager.add_stream(config)
             else:
+                if found.state.messages and (found.config.description or None) != config.description:
+                    raise NotReadyError(
+                        f"stream {name}: its users' ids are pseudonyms of another key than privacy.key_file, or none; "
+                        "give the key it was filled under, or another prefix"
+                    )
                 # Retention and replicas follow the settings.
                 await self.manager.update_stream(config)
 
@@ -188,13 +197,14 @@ class JetStreamConnection:
             return (await self.manager.get_last_msg(self._names.records, self._names.record_subjects)).seq or 0
         return 0
 
-    def _take(self, offset: int) -> None:
+    def take(self, offset: int) -> None:
+        """There is a record at the offset."""
         self._told_offset = max(self._told_offset, offset)
         self.latest_offset = max(self.latest_offset, offset)
 
     async def _on_appended(self, message: Msg) -> None:
         if message.data.isdigit():
-            self._take(int(message.data))
+            self.take(int(message.data))
             self._changes.notify()
 
     def _tell_away(self, problem: Exception) -> None:

@@ -6,18 +6,20 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from services.feedback.records import Feedback, Impression, LogRecord
+from services.feedback.records import Erasure, Feedback, Impression, LogRecord
 
 _ENCODE = msgspec.msgpack.Encoder().encode
-_Decode = Callable[[bytes], Impression | Feedback]
+_Decode = Callable[[bytes], Impression | Feedback | Erasure]
 _DECODE: dict[str, _Decode] = {
     "impressions": msgspec.msgpack.Decoder(Impression).decode,
     "feedback": msgspec.msgpack.Decoder(Feedback).decode,
+    "erasures": msgspec.msgpack.Decoder(Erasure).decode,
 }
-_DecodeBatch = Callable[[bytes], list[Impression] | list[Feedback]]
+_DecodeBatch = Callable[[bytes], list[Impression] | list[Feedback] | list[Erasure]]
 _DECODE_BATCH: dict[str, _DecodeBatch] = {
     "impressions": msgspec.msgpack.Decoder(list[Impression]).decode,
     "feedback": msgspec.msgpack.Decoder(list[Feedback]).decode,
+    "erasures": msgspec.msgpack.Decoder(list[Erasure]).decode,
 }
 
 
@@ -32,17 +34,17 @@ class Names:
         self.batches = f"{prefix}-{scenario}-batches"
         """Stream of the batches that are being written."""
         self.record_subjects = f"{self.root}.records.>"
+        self.erasure_subjects = f"{self.root}.records.erasures.*"
         self.batch_subjects = f"{self.root}.batches.>"
         self.appended = f"{self.root}.appended"
         """Subject on which the writers tell each other the offset of what they wrote; no stream keeps it."""
 
-    def record_subject(self, record: Impression | Feedback) -> str:
+    def record_subject(self, record: Impression | Feedback | Erasure) -> str:
         """The only subject on which a record with this id can be: its kind and a hash of the id (128 bits).
 
         Ids have characters that subjects cannot have, and what stands in a subject is not overwritten by an erasure.
         """
-        record_id = record.request_id if isinstance(record, Impression) else record.event_id
-        digest = hashlib.blake2b(record_id.encode(), digest_size=16).digest()
+        digest = hashlib.blake2b(_id(record).encode(), digest_size=16).digest()
         return f"{self.root}.records.{_kind(record)}.{base64.urlsafe_b64encode(digest)[:22].decode()}"
 
     @property
@@ -50,16 +52,24 @@ class Names:
         """Subject of a batch without records, which only shows whether batches can be written."""
         return f"{self.root}.batches.feedback"
 
-    def batch_subject(self, batch: Sequence[Impression | Feedback]) -> str:
+    def batch_subject(self, batch: Sequence[Impression | Feedback | Erasure]) -> str:
         """Subject of a batch that is not empty."""
         return f"{self.root}.batches.{_kind(batch[0])}"
 
 
-def _kind(record: Impression | Feedback) -> str:
+def _kind(record: Impression | Feedback | Erasure) -> str:
+    if isinstance(record, Erasure):
+        return "erasures"
     return "impressions" if isinstance(record, Impression) else "feedback"
 
 
-def encode(value: Impression | Feedback | Sequence[Impression | Feedback]) -> bytes:
+def _id(record: Impression | Feedback | Erasure) -> str:
+    if isinstance(record, Erasure):
+        return record.erasure_id
+    return record.request_id if isinstance(record, Impression) else record.event_id
+
+
+def encode(value: Impression | Feedback | Erasure | Sequence[Impression | Feedback | Erasure]) -> bytes:
     """A message's bytes: MessagePack, a record as the array of its fields."""
     return _ENCODE(value)
 
@@ -69,6 +79,6 @@ def decode_record(offset: int, subject: str, data: bytes) -> LogRecord:
     return LogRecord(offset, _DECODE[subject.rsplit(".", 2)[-2]](data))
 
 
-def decode_batch(subject: str, data: bytes) -> Sequence[Impression | Feedback]:
+def decode_batch(subject: str, data: bytes) -> Sequence[Impression | Feedback | Erasure]:
     """The batch of a message."""
     return _DECODE_BATCH[subject.rsplit(".", 1)[-1]](data)

@@ -10,6 +10,10 @@ goes first, as one message, to the stream of batches: when that stream has it, i
 written and its message is erased. When the writer, a server or the connection dies in between, whoever has the log
 open finds the batch and writes the records that are missing; those that are there are refused by their subjects.
 
+**An erasure begun is finished.** It goes to the stream of batches too, before anything is erased, and whoever finds it
+there finishes it. The writers learn of it from its record in the log and take no more of the user's earlier records;
+what one of them wrote before it knew is erased as well, and then told a second time.
+
 **Durable** is what the server's acknowledgement says: the record is in the stream's file, on a majority of `replicas`.
 That outlives kill -9 of the server. The loss of a machine's power it outlives only with several replicas, since a
 nats-server lets the operating system write to the disk and syncs about every minute or two (from version 2.10 on
@@ -19,18 +23,21 @@ nats-server lets the operating system write to the disk and syncs about every mi
 import asyncio
 import contextlib
 import time
+import uuid
 from collections.abc import AsyncIterator, Sequence
 
 from nats.js.errors import NotFoundError
 
 from services.feedback.config import JetStreamSettings
+from services.feedback.erased_users import GRACE_MS, happened_ms
 from services.feedback.group_commit import GroupCommit
 from services.feedback.jetstream_client import ANSWER_S, Cursor, Message
 from services.feedback.jetstream_connection import PROBLEMS, JetStreamConnection, not_ready
 from services.feedback.jetstream_format import Names, decode_batch, decode_record, encode
-from services.feedback.records import Feedback, Impression, LogRecord
-from services.feedback.store import Appended
+from services.feedback.records import Erasure, Feedback, Impression, LogRecord
+from services.feedback.store import Appended, Deleted
 from services.runtime.errors import InvalidFieldError, NotReadyError
+from services.runtime.pseudonym import erasure_digest
 from services.runtime.tail import Changes
 
 # A batch that was first seen this long ago, and is there still, has lost its writer.
@@ -38,6 +45,8 @@ ABANDONED_S = 2 * ANSWER_S
 # Cursors kept for readers to come back to: a tail reads on with the one it left.
 MAX_CURSORS = 64
 SCAN_MESSAGES = 1_000
+# How long the other writers of a log are given to learn of an erasure, in seconds.
+SETTLE_S = 1.0
 
 
 class JetStreamEventLog:
@@ -48,12 +57,18 @@ class JetStreamEventLog:
     """
 
     def __init__(
-        self, settings: JetStreamSettings, scenario: str, max_queued_count: int, retention_s: float | None = None
+        self,
+        settings: JetStreamSettings,
+        scenario: str,
+        max_queued_count: int,
+        retention_s: float | None = None,
+        key_id: str = "",
     ) -> None:
+        """`key_id` tells under which key users' ids are pseudonyms; empty: they are not."""
         self.changes = Changes()
         self._names = Names(settings.prefix, scenario)
         self._connection = JetStreamConnection(
-            settings, self._names, retention_s, self.changes, self._finish_abandoned, self._lose
+            settings, self._names, retention_s, key_id, self.changes, self._finish_abandoned, self._lose
         )
         self._client = self._connection.client
         self._manager = self._connection.manager
@@ -63,6 +78,8 @@ class JetStreamEventLog:
         self._cursors: dict[int, Cursor] = {}
         self._reading: set[Cursor] = set()
         self._erasures: set[asyncio.Task[None]] = set()
+        # Erasures of users that are being done here.
+        self._own_erasures: set[str] = set()
 
     @property
     def latest_offset(self) -> int:
@@ -97,6 +114,10 @@ class JetStreamEventLog:
         self._connection.check_ready()
         async with not_ready():
             messages = await self._read(after_offset, limit)
+            if messages and messages[-1].sequence > self.latest_offset:
+                # Records are there before their writer has told of them: who reads one must find it told.
+                self._connection.take(messages[-1].sequence)
+                self.changes.notify()
             # Where records are missing, the ends of the log may have moved since the last look.
             if not messages or messages[0].sequence > after_offset + 1:
                 await self._connection.look()
@@ -117,20 +138,28 @@ class JetStreamEventLog:
                 # Some were erased: look further back.
                 span *= 2
 
-    async def delete_user(self, user_id: str) -> int:
+    async def delete_user(self, user_id: str, erased_time_ms: int) -> Deleted:
         """See EventLog.delete_user. Reads the whole log: subjects name no users, since an erasure leaves subjects."""
         self._connection.check_ready()
-        needle, removed_count = user_id.encode(), 0
+        erasure = Erasure(uuid.uuid4().hex, erasure_digest(user_id), erased_time_ms)
         async with not_ready():
             await self._finish_batches(0)
-            async for message in self._scan(self._names.records, 0):
-                if needle not in message.data or decode_record(*message).record.user_id != user_id:
-                    continue
-                # The server overwrites the message's bytes, unless it is told not to.
-                with contextlib.suppress(NotFoundError):
-                    removed_count += await self._manager.delete_msg(self._names.records, message.sequence)
-            await self._connection.look()
-        return removed_count
+            begun = [(self._names.batch_subject([erasure]), encode([erasure]))]
+            (sequence,) = await self._publisher.publish(begun)
+            self._own_erasures.add(erasure.erasure_id)
+            try:
+                deleted = await self._erase(erasure, user_id.encode())
+                await self._erase_batch(sequence)
+            finally:
+                self._own_erasures.discard(erasure.erasure_id)
+        return deleted
+
+    async def read_erasures(self) -> list[Erasure]:
+        """See EventLog.read_erasures."""
+        self._connection.check_ready()
+        async with not_ready():
+            found = [decode_record(*message).record async for message in self._scan_erasures()]
+        return [erasure for erasure in found if isinstance(erasure, Erasure)]
 
     async def remove_expired(self) -> None:
         """See EventLog.remove_expired. The server removes by itself; this looks how far it has come."""
@@ -171,7 +200,37 @@ class JetStreamEventLog:
             start += len(batch)
         return results
 
-    async def _write_records(self, records: Sequence[Impression | Feedback]) -> list[int | None]:
+    async def _erase(self, erasure: Erasure, needle: bytes = b"") -> Deleted:
+        """Tell the log of an erasure and erase the user's records; messages without `needle` hold none of them."""
+        (written,) = await self._write_records([erasure])
+        offset = written or await self._offset_of(erasure)
+        await asyncio.sleep(SETTLE_S)
+        removed_count, later = 0, False
+        async for message in self._scan(self._names.records, 0):
+            if needle not in message.data:
+                continue
+            record = decode_record(*message).record
+            if isinstance(record, Erasure) or erasure_digest(record.user_id) != erasure.user_digest:
+                continue
+            if message.sequence > offset and happened_ms(record) > erasure.erased_time_ms + GRACE_MS:
+                # The user came back.
+                continue
+            # The server overwrites the message's bytes, unless it is told not to.
+            with contextlib.suppress(NotFoundError):
+                removed_count += await self._manager.delete_msg(self._names.records, message.sequence)
+                later |= message.sequence > offset
+        if later:
+            # Who follows the log may have read them after the erasure.
+            (again,) = await self._write_records([erasure._replace(erasure_id=uuid.uuid4().hex)])
+            offset = again or offset
+        await self._connection.look()
+        return Deleted(offset, removed_count)
+
+    async def _offset_of(self, erasure: Erasure) -> int:
+        message = await self._manager.get_last_msg(self._names.records, self._names.record_subject(erasure))
+        return message.seq or 0
+
+    async def _write_records(self, records: Sequence[Impression | Feedback | Erasure]) -> list[int | None]:
         """Their offsets; None for a record that is there already."""
         offsets = await self._publisher.publish(
             [(self._names.record_subject(record), encode(record)) for record in records]
@@ -196,10 +255,25 @@ class JetStreamEventLog:
         # Clocks of other machines are not asked.
         self._seen_batches = {m.sequence: self._seen_batches.get(m.sequence, now) for m in messages}
         for message in messages:
-            if now - self._seen_batches[message.sequence] >= seen_for_s:
-                await self._write_records(decode_batch(message.subject, message.data))
+            if now - self._seen_batches[message.sequence] >= self._patience_s(message, seen_for_s):
+                await self._finish(_batch(message))
                 await self._erase_batch(message.sequence)
                 self.changes.notify()
+
+    def _patience_s(self, message: Message, seen_for_s: float) -> float:
+        # An erasure reads the whole log: whoever began it is given time, and here it is known whether that goes on.
+        if not message.subject.endswith(".erasures"):
+            return seen_for_s
+        own = any(isinstance(e, Erasure) and e.erasure_id in self._own_erasures for e in _batch(message))
+        return float("inf") if own else ABANDONED_S
+
+    async def _finish(self, batch: Sequence[Impression | Feedback | Erasure]) -> None:
+        records = [record for record in batch if not isinstance(record, Erasure)]
+        if records:
+            await self._write_records(records)
+        for erasure in batch:
+            if isinstance(erasure, Erasure):
+                await self._erase(erasure)
 
     async def _read(self, after_offset: int, limit: int) -> list[Message]:
         cursor = self._cursors.pop(after_offset, None)
@@ -229,9 +303,12 @@ class JetStreamEventLog:
             await unused.close()
         return messages
 
-    async def _scan(self, stream: str, after_sequence: int) -> AsyncIterator[Message]:
+    def _scan_erasures(self) -> AsyncIterator[Message]:
+        return self._scan(self._names.records, 0, self._names.erasure_subjects)
+
+    async def _scan(self, stream: str, after_sequence: int, subjects: str | None = None) -> AsyncIterator[Message]:
         """What the stream holds after a sequence, up to its end."""
-        cursor = Cursor(self._client, stream)
+        cursor = Cursor(self._client, stream, subjects)
         await cursor.open(after_sequence)
         self._reading.add(cursor)
         try:
@@ -246,3 +323,7 @@ class JetStreamEventLog:
         for cursor in self._reading:
             cursor.fail(error)
         self._cursors.clear()
+
+
+def _batch(message: Message) -> Sequence[Impression | Feedback | Erasure]:
+    return decode_batch(message.subject, message.data)

@@ -72,6 +72,17 @@ class FeedbackCollector(Collector):
         return [*counters.values(), waiting, queued, lag, missed]
 
 
+def dropped_counter(registry: CollectorRegistry) -> Counter:
+    """Records that may not be kept, since the process started; by scenario, record and reason: "erased" (the user was,
+    after it) or "no_consent"."""
+    return Counter(
+        "recmesh_feedback_dropped_total",
+        "Records that were not written: their user was erased after them, or did not agree.",
+        ["scenario", "record", "reason"],
+        registry=registry,
+    )
+
+
 def duplicates_counter(registry: CollectorRegistry) -> Counter:
     """Records that came again under an id the log had, since the process started; by scenario and record."""
     return Counter(

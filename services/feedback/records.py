@@ -39,8 +39,16 @@ class Feedback(NamedTuple):
     position: int | None
 
 
+class Erasure(NamedTuple):
+    """A user was erased. `user_digest` is erasure_digest of the id; `erased_time_ms` is when it was asked for."""
+
+    erasure_id: str
+    user_digest: bytes
+    erased_time_ms: int
+
+
 class LogRecord(NamedTuple):
     """An entry of the log at its offset. Offsets rise from 1, not always by one, and are never used twice."""
 
     offset: int
-    record: Impression | Feedback
+    record: Impression | Feedback | Erasure

@@ -10,10 +10,9 @@ from recmesh.feedback.v1 import feedback_service_pb2_grpc
 from services.feedback import converters
 from services.feedback.log_health import LogHealth
 from services.feedback.log_reader import TAIL
-from services.feedback.metrics import FeedbackCollector, duplicates_counter
+from services.feedback.metrics import FeedbackCollector, dropped_counter, duplicates_counter
 from services.feedback.records import Feedback, Impression
-from services.feedback.store import Appended
-from services.feedback.tenant import Tenant
+from services.feedback.tenant import Taken, Tenant
 from services.runtime import tail
 from services.runtime.errors import NotReadyError
 from services.runtime.scenario import find_scenario
@@ -28,30 +27,28 @@ class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
         self._tenants = tenants
         self._health = health
         self._duplicates = duplicates_counter(registry)
+        self._dropped = dropped_counter(registry)
         FeedbackCollector(list(tenants.values()), registry)
 
     async def RecordImpressions(
         self, request: pb.RecordImpressionsRequest, context: Any
     ) -> pb.RecordImpressionsResponse:
         tenant = find_scenario(self._tenants, request.scenario)
-        return converters.impressions_response(await self._append(tenant, converters.impressions_of(request)))
+        impressions = converters.impressions_of(request, tenant.pseudonyms)
+        return converters.impressions_response(await self._append(tenant, impressions))
 
     async def RecordFeedback(self, request: pb.RecordFeedbackRequest, context: Any) -> pb.RecordFeedbackResponse:
         tenant = find_scenario(self._tenants, request.scenario)
-        events = converters.feedback_of(request, tenant.event_kinds)
-        return converters.feedback_response(await self._append(tenant, events))
+        return converters.feedback_response(await self._take(tenant, request))
 
     async def StreamFeedback(
         self, requests: AsyncIterator[pb.StreamFeedbackRequest], context: Any
     ) -> pb.StreamFeedbackResponse:
-        total = Appended(0, 0)
+        total = Taken(0, 0, 0)
         async for request in requests:
             tenant = find_scenario(self._tenants, request.scenario)
-            events = converters.feedback_of(request, tenant.event_kinds)
-            appended = await self._append(tenant, events)
-            total = Appended(
-                total.accepted_count + appended.accepted_count, total.duplicate_count + appended.duplicate_count
-            )
+            taken = await self._take(tenant, request)
+            total = Taken(*map(sum, zip(total, taken, strict=True)))
         return converters.stream_response(total)
 
     async def TailEvents(self, request: pb.TailEventsRequest, context: Any) -> AsyncIterator[pb.TailEventsResponse]:
@@ -78,14 +75,23 @@ class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Any) -> pb.DeleteUserResponse:
         tenant = find_scenario(self._tenants, request.scenario)
-        return converters.delete_response(await tenant.attributor.delete_user(converters.user_id_of(request)))
+        user_id = converters.user_id_of(request, tenant.pseudonyms)
+        return converters.delete_response(await tenant.attributor.delete_user(user_id))
 
-    async def _append(self, tenant: Tenant, batch: Sequence[Impression] | Sequence[Feedback]) -> Appended:
+    async def _take(self, tenant: Tenant, request: pb.RecordFeedbackRequest | pb.StreamFeedbackRequest) -> Taken:
+        """Write the events whose users agree to it."""
+        events, denied_count = converters.feedback_of(request, tenant.event_kinds, tenant.consent, tenant.pseudonyms)
+        taken = await self._append(tenant, events) if events else Taken(0, 0, 0)
+        self._dropped.labels(tenant.name, "feedback", "no_consent").inc(denied_count)
+        return taken._replace(dropped_count=taken.dropped_count + denied_count)
+
+    async def _append(self, tenant: Tenant, batch: Sequence[Impression] | Sequence[Feedback]) -> Taken:
         try:
-            appended = await tenant.log.append(batch)
+            taken = await tenant.append(batch)
         except NotReadyError:
             self._health.report_failure()
             raise
         record = "impression" if isinstance(batch[0], Impression) else "feedback"
-        self._duplicates.labels(tenant.name, record).inc(appended.duplicate_count)
-        return appended
+        self._duplicates.labels(tenant.name, record).inc(taken.duplicate_count)
+        self._dropped.labels(tenant.name, record, "erased").inc(taken.dropped_count)
+        return taken

@@ -4,7 +4,9 @@ import asyncio
 import heapq
 import json
 import sqlite3
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,9 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from services.feedback.group_commit import GroupCommit
-from services.feedback.records import Feedback, Impression, LogRecord
-from services.feedback.store import Appended
+from services.feedback.records import Erasure, Feedback, Impression, LogRecord
+from services.feedback.store import Appended, Deleted
 from services.runtime.errors import NotReadyError, SetupError
+from services.runtime.pseudonym import erasure_digest
 from services.runtime.tail import Changes
 
 R = TypeVar("R")
@@ -35,6 +38,10 @@ CREATE TABLE IF NOT EXISTS feedback (
     event_kind INTEGER NOT NULL, event_time_ms INTEGER NOT NULL, value REAL, request_id TEXT NOT NULL, position INTEGER
 );
 CREATE INDEX IF NOT EXISTS feedback_by_user ON feedback (user_id);
+CREATE TABLE IF NOT EXISTS erasures (
+    log_offset INTEGER PRIMARY KEY, erasure_id TEXT NOT NULL, user_digest BLOB NOT NULL UNIQUE,
+    erased_time_ms INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS state (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), next_offset INTEGER NOT NULL);
 INSERT OR IGNORE INTO state VALUES (1, 1);
 CREATE TABLE IF NOT EXISTS retention (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), expired INTEGER NOT NULL);
@@ -42,6 +49,7 @@ INSERT OR IGNORE INTO retention VALUES (1, 0);
 CREATE TABLE IF NOT EXISTS arrivals (first_offset INTEGER PRIMARY KEY, arrived_ms INTEGER NOT NULL);
 """
 
+_TABLES = ("impressions", "feedback", "erasures")
 _ADD_IMPRESSION = "INSERT INTO impressions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO NOTHING"
 # Columns that databases of an earlier version lack.
 _NEWER_COLUMNS = {"impressions": {"features": "TEXT"}}
@@ -76,6 +84,16 @@ def add_missing_columns(connection: sqlite3.Connection, tables: Mapping[str, Map
                 connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
 
 
+def empty_wal(connection: sqlite3.Connection) -> None:
+    """Move the write-ahead log into the database and cut it to nothing, so that no old page is left in it.
+
+    NotReadyError while a reader holds an old page for longer than the connection waits.
+    """
+    (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise NotReadyError("the event log's files cannot be cleared while they are read; ask again")
+
+
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """All or nothing. NotReadyError when SQLite cannot write now (disk full, locked, read-only)."""
@@ -100,6 +118,8 @@ class SqliteEventLog:
         self._writer = connect(folder / "log.db", "FULL")
         self._writer.executescript(_SCHEMA)
         add_missing_columns(self._writer, _NEWER_COLUMNS)
+        # Who was killed between erasing and emptying the write-ahead log left the old pages in it.
+        empty_wal(self._writer)
         self._reader = connect(folder / "log.db", "FULL")
         self._writer_thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
         self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
@@ -108,6 +128,9 @@ class SqliteEventLog:
             self._write_in_thread, max_queued_count, self.changes.notify
         )
         self._latest_offset = self._read_latest_offset()
+        # Both threads tell the latest offset; removals make it fall.
+        self._latest_lock = threading.Lock()
+        self._removal_count = 0
         self._expired_offset: int = self._writer.execute("SELECT expired FROM retention").fetchone()[0]
         self._retention_ms = None if retention_s is None else int(retention_s * 1000)
         # Times of arrival are known to a step: a minute, or less where the retention is short.
@@ -141,9 +164,15 @@ class SqliteEventLog:
         """See EventLog.offset_before_last."""
         return await self._in(self._reader_thread, self._offset_before_last, count)
 
-    async def delete_user(self, user_id: str) -> int:
-        """See EventLog.delete_user."""
-        return await self._in(self._writer_thread, self._delete_user, user_id)
+    async def delete_user(self, user_id: str, erased_time_ms: int) -> Deleted:
+        """See EventLog.delete_user. One transaction, which is never half done."""
+        deleted = await self._in(self._writer_thread, self._delete_user, user_id, erased_time_ms)
+        self.changes.notify()
+        return deleted
+
+    async def read_erasures(self) -> list[Erasure]:
+        """See EventLog.read_erasures."""
+        return await self._in(self._reader_thread, self._read_erasures)
 
     async def remove_expired(self) -> None:
         """See EventLog.remove_expired."""
@@ -183,7 +212,7 @@ class SqliteEventLog:
                 results.append(Appended(accepted, len(batch) - accepted))
                 offset += len(batch)
             self._writer.execute("UPDATE state SET next_offset = ?", (offset,))
-        self._latest_offset = self._read_latest_offset()
+        self._look_for_latest()
         self._last_arrival_ms = arrival_ms
         return results
 
@@ -213,14 +242,14 @@ class SqliteEventLog:
             )
             (end,) = self._writer.execute(query, (until_ms - self._step_ms,)).fetchone()
             query = (
-                "SELECT log_offset FROM (SELECT log_offset FROM impressions WHERE log_offset < :end"
-                " UNION ALL SELECT log_offset FROM feedback WHERE log_offset < :end) ORDER BY log_offset LIMIT :limit"
+                f"SELECT log_offset FROM ({_union('SELECT log_offset FROM {} WHERE log_offset < :end')})"
+                " ORDER BY log_offset LIMIT :limit"
             )
             offsets = self._writer.execute(query, {"end": end, "limit": _REMOVE_RECORDS}).fetchall()
             if not offsets:
                 return 0
             (last,) = offsets[-1]
-            for table in ("impressions", "feedback"):
+            for table in _TABLES:
                 self._writer.execute(f"DELETE FROM {table} WHERE log_offset <= ?", (last,))
             # The newest row that begins at or before it still says when the next records came.
             newest = "SELECT max(first_offset) FROM arrivals WHERE first_offset <= ?"
@@ -231,52 +260,80 @@ class SqliteEventLog:
         return len(offsets)
 
     def _forget_removed(self) -> None:
-        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._latest_offset = self._read_latest_offset()
+        empty_wal(self._writer)
+        self._look_for_latest(removed=True)
 
     def _read(self, after_offset: int, limit: int) -> list[LogRecord]:
         def rows(table: str) -> list[tuple[Any, ...]]:
             query = f"SELECT * FROM {table} WHERE log_offset > ? ORDER BY log_offset LIMIT ?"
             return self._reader.execute(query, (after_offset, limit)).fetchall()
 
-        # Both tables as of one moment: a commit between the two would show a record of one and hide an older one of the
-        # other, which whoever goes on from here would never see.
+        removal_count = self._removal_count
+        # All tables as of one moment: a commit in between would show a record of one and hide an older one of another,
+        # which whoever goes on from here would never see.
         self._reader.execute("BEGIN")
         try:
             impressions = [LogRecord(row[0], _impression(row)) for row in rows("impressions")]
             feedback = [LogRecord(row[0], Feedback._make(row[1:])) for row in rows("feedback")]
+            erasures = [LogRecord(row[0], Erasure._make(row[1:])) for row in rows("erasures")]
         finally:
             self._reader.execute("COMMIT")
-        return list(islice(heapq.merge(impressions, feedback, key=lambda entry: entry.offset), limit))
+        records = list(islice(heapq.merge(impressions, feedback, erasures, key=lambda entry: entry.offset), limit))
+        with self._latest_lock:
+            # A commit is seen here before its writer has told of it: who reads a record must find it told. Unless
+            # something was removed since: then the writer, who removes after it has told, knows better.
+            if records and removal_count == self._removal_count:
+                self._latest_offset = max(self._latest_offset, records[-1].offset)
+        return records
 
     def _offset_before_last(self, count: int) -> int:
         newest = "SELECT * FROM (SELECT log_offset FROM {} ORDER BY log_offset DESC LIMIT :limit)"
-        query = (
-            f"SELECT log_offset FROM ({newest.format('impressions')} UNION ALL {newest.format('feedback')})"
-            " ORDER BY log_offset DESC LIMIT 1 OFFSET :count"
-        )
+        query = f"SELECT log_offset FROM ({_union(newest)}) ORDER BY log_offset DESC LIMIT 1 OFFSET :count"
         row = self._reader.execute(query, {"limit": count + 1, "count": count}).fetchone()
         return row[0] if row else 0
 
-    def _delete_user(self, user_id: str) -> int:
+    def _delete_user(self, user_id: str, erased_time_ms: int) -> Deleted:
         with transaction(self._writer):
             removed = sum(
                 self._writer.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,)).rowcount
                 for table in ("impressions", "feedback")
             )
-        if removed:
-            # The write-ahead log still holds the old pages; this empties it.
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._latest_offset = self._read_latest_offset()
-        return removed
+            (offset,) = self._writer.execute("SELECT next_offset FROM state").fetchone()
+            arrival_ms = self._note_arrival(offset)
+            # Of several erasures of a user the last says all.
+            self._writer.execute(
+                "INSERT OR REPLACE INTO erasures VALUES (?, ?, ?, ?)",
+                (offset, uuid.uuid4().hex, erasure_digest(user_id), erased_time_ms),
+            )
+            self._writer.execute("UPDATE state SET next_offset = ?", (offset + 1,))
+        self._last_arrival_ms = arrival_ms
+        self._look_for_latest(removed=True)
+        # The write-ahead log still holds the old pages.
+        empty_wal(self._writer)
+        return Deleted(offset, removed)
+
+    def _read_erasures(self) -> list[Erasure]:
+        rows = self._reader.execute("SELECT erasure_id, user_digest, erased_time_ms FROM erasures").fetchall()
+        return [Erasure._make(row) for row in rows]
 
     def _check(self) -> None:
         with transaction(self._writer):
             self._writer.execute("UPDATE state SET next_offset = next_offset + 1")
 
+    def _look_for_latest(self, removed: bool = False) -> None:
+        offset = self._read_latest_offset()
+        with self._latest_lock:
+            self._latest_offset = offset
+            self._removal_count += removed
+
     def _read_latest_offset(self) -> int:
         query = "SELECT ifnull(max(log_offset), 0) FROM {}"
-        return max(self._writer.execute(query.format(table)).fetchone()[0] for table in ("impressions", "feedback"))
+        return max(self._writer.execute(query.format(table)).fetchone()[0] for table in _TABLES)
+
+
+def _union(query: str) -> str:
+    """`query`, which has a place for a table's name, over all tables."""
+    return " UNION ALL ".join(query.format(table) for table in _TABLES)
 
 
 def _now_ms() -> int:

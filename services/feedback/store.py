@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from services.feedback.records import Feedback, Impression, LogRecord
+from services.feedback.records import Erasure, Feedback, Impression, LogRecord
 from services.runtime.tail import Changes
 
 
@@ -12,6 +12,13 @@ class Appended(NamedTuple):
 
     accepted_count: int
     duplicate_count: int
+
+
+class Deleted(NamedTuple):
+    """What became of an erasure: the offset of its record, and how many records of the user there were."""
+
+    offset: int
+    removed_count: int
 
 
 class EventLog(Protocol):
@@ -23,7 +30,7 @@ class EventLog(Protocol):
 
     @property
     def latest_offset(self) -> int:
-        """Offset of the newest record; 0 when there is none."""
+        """Offset of the newest record; 0 when there is none. Who has read a record that is kept finds it told here."""
 
     @property
     def expired_offset(self) -> int:
@@ -47,8 +54,14 @@ class EventLog(Protocol):
     async def offset_before_last(self, count: int) -> int:
         """The offset after which `count` records follow; 0 when the log has no more than that."""
 
-    async def delete_user(self, user_id: str) -> int:
-        """Erase the user's records; returns how many there were."""
+    async def delete_user(self, user_id: str, erased_time_ms: int) -> Deleted:
+        """Erase the user's records, and put an Erasure into the log in their place.
+
+        The erasure is finished, by whoever has the log open, however often it is interrupted once it has begun.
+        """
+
+    async def read_erasures(self) -> list[Erasure]:
+        """Every Erasure in the log. NotReadyError while the engine is away."""
 
     async def remove_expired(self) -> None:
         """Remove what is older than the retention, unless the engine does so by itself, and update expired_offset.

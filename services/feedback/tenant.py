@@ -1,23 +1,36 @@
 """One scenario's part of the service."""
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from services.feedback.attribution import AttributionRules
 from services.feedback.attributor import Attributor
 from services.feedback.config import JetStreamSettings, StoreSettings, feedback_settings
+from services.feedback.consent import ConsentRules
+from services.feedback.erased_users import ErasedUsers
 from services.feedback.example_store import ExampleStore
 from services.feedback.folder_lock import lock_folder
 from services.feedback.jetstream_store import JetStreamEventLog
 from services.feedback.log_reader import LogReader
 from services.feedback.partition import ALL, partition_of
+from services.feedback.records import Feedback, Impression
 from services.feedback.sqlite_store import SqliteEventLog
 from services.feedback.store import EventLog
+from services.runtime.pseudonym import Pseudonyms, claim_store
 from services.runtime.scenario import EVENT_NUMBERS, Scenario
 
 SECONDS_PER_DAY = 86_400
+
+
+class Taken(NamedTuple):
+    """What became of a batch: records written now, those that the log had already, those that may not be kept."""
+
+    accepted_count: int
+    duplicate_count: int
+    dropped_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +40,24 @@ class Tenant:
     name: str
     event_kinds: frozenset[int]
     """Kinds of feedback that the scenario's file lists."""
+    consent: ConsentRules
     log: EventLog
     reader: LogReader
     attributor: Attributor
     retention_s: float | None
     """How long records and examples are kept, in seconds; None: until they are erased."""
+    pseudonyms: Pseudonyms
+    erased_users: ErasedUsers
     lock: TextIO
     """Held while the scenario's folder is in use."""
+
+    async def append(self, batch: Sequence[Impression] | Sequence[Feedback]) -> Taken:
+        """Write a batch to the log, without what users did before they were erased. See EventLog.append."""
+        await self.erased_users.load()
+        kept = self.erased_users.kept(batch)
+        if not kept:
+            return Taken(0, 0, len(batch))
+        return Taken(*await self.log.append(kept), len(batch) - len(kept))
 
     async def close(self) -> None:
         """Let go of the files, after the last call."""
@@ -42,26 +66,39 @@ class Tenant:
         self.lock.close()
 
 
-def open_tenant(scenario: Scenario, store: StoreSettings) -> Tenant:
+def open_tenant(scenario: Scenario, store: StoreSettings, pseudonyms: Pseudonyms) -> Tenant:
     """Open the scenario's files in its folder and its log. SetupError names what is wrong with them or its section."""
     settings = feedback_settings(scenario)
     retention_s = None if settings.retention_days is None else settings.retention_days * SECONDS_PER_DAY
     folder = store.path / scenario.name
     lock = lock_folder(folder)
-    log = _open_log(scenario.name, store, folder, settings.max_queued_count, retention_s)
+    claim_store(folder / "pseudonyms", pseudonyms, any((folder / name).is_file() for name in ("log.db", "examples.db")))
+    log = _open_log(scenario.name, store, folder, settings.max_queued_count, retention_s, pseudonyms.key_id)
     reader = LogReader(scenario.name, log)
     partition = ALL
     if isinstance(store, JetStreamSettings):
         partition = partition_of(store.partition, socket.gethostname())
     examples = ExampleStore(folder, AttributionRules(scenario.head, settings), partition)
-    attributor = Attributor(log, reader, examples, settings.close_interval_s)
+    erased_users = ErasedUsers(log)
+    attributor = Attributor(log, reader, examples, erased_users, settings.close_interval_s)
     kinds = frozenset(EVENT_NUMBERS[event] for event in scenario.head.events)
-    return Tenant(scenario.name, kinds, log, reader, attributor, retention_s, lock)
+    return Tenant(
+        scenario.name,
+        kinds,
+        ConsentRules(settings.consent),
+        log,
+        reader,
+        attributor,
+        retention_s,
+        pseudonyms,
+        erased_users,
+        lock,
+    )
 
 
 def _open_log(
-    scenario: str, store: StoreSettings, folder: Path, max_queued_count: int, retention_s: float | None
+    scenario: str, store: StoreSettings, folder: Path, max_queued_count: int, retention_s: float | None, key_id: str
 ) -> EventLog:
     if isinstance(store, JetStreamSettings):
-        return JetStreamEventLog(store, scenario, max_queued_count, retention_s)
+        return JetStreamEventLog(store, scenario, max_queued_count, retention_s, key_id)
     return SqliteEventLog(folder, max_queued_count, retention_s)

@@ -11,6 +11,7 @@ from services.ranking.tenant import open_tenant
 from services.ranking.upkeep import CONDITIONS, await_dependencies, refresh_forever
 from services.runtime.channels import open_channel
 from services.runtime.config import load_config
+from services.runtime.pseudonym import open_pseudonyms
 from services.runtime.scenario import load_scenarios
 from services.runtime.server import Server, run
 
@@ -25,10 +26,11 @@ async def main() -> None:
     addresses = {"feature": config.feature, "candidate": config.candidate, "feedback": config.feedback}
     channels = {name: open_channel(client, config.server.tls) for name, client in addresses.items()}
     pools = {name: open_channel(client, config.server.tls) for name, client in config.scoring.items()}
+    pseudonyms = open_pseudonyms(config.privacy, scenarios)
     tenants = {}
     for name, scenario in scenarios.items():
         stubs = Stubs(name, **channels, scoring=pools[name])
-        tenants[name] = tenant = open_tenant(scenario, stubs, config.spool, metrics)
+        tenants[name] = tenant = open_tenant(scenario, stubs, config.spool, metrics, pseudonyms[name])
         calls = GrpcCalls(stubs, metrics)
         server.run_in_background(f"refresh {name}", partial(refresh_forever, tenant.pipeline.ladder, calls))
         server.run_in_background(f"spool of {name}", partial(tenant.spool.drain, stubs.record_impressions))

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from services.runtime.config import ClientSettings, ServerSettings, Settings
 from services.runtime.errors import SetupError
+from services.runtime.pseudonym import PrivacySettings
 from services.runtime.scenario import NAME_PATTERN, BlendSettings, Scenario
 
 
@@ -28,6 +29,8 @@ class RankingConfig(Settings):
     """Each scenario's scoring service."""
     spool: Path
     """Folder for impressions that the event log does not have yet; one file per scenario."""
+    privacy: PrivacySettings = PrivacySettings()
+    """Pseudonyms of users."""
 
 
 class DiversitySettings(Settings):

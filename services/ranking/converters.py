@@ -34,6 +34,7 @@ from services.ranking.pipeline import Explanation, OrderedItems, Page, Recommend
 from services.runtime.checks import check_count, check_enum, check_id, check_optional_id, check_range
 from services.runtime.columns import read_floats, write_floats
 from services.runtime.errors import InvalidFieldError
+from services.runtime.pseudonym import Pseudonyms
 
 MAX_PAGE_SIZE = 200
 MAX_CANDIDATES = 5_000
@@ -63,7 +64,7 @@ class FeatureColumns:
 # ---- what clients ask of ranking
 
 
-def recommend_ask(request: pb.RecommendRequest, request_id: str) -> RecommendAsk:
+def recommend_ask(request: pb.RecommendRequest, request_id: str, pseudonyms: Pseudonyms) -> RecommendAsk:
     """InvalidFieldError names the first field outside its range. `request_id` stands in for an empty one."""
     check_id("user_id", request.user_id)
     check_range("page_size", request.page_size, 1, MAX_PAGE_SIZE)
@@ -71,7 +72,7 @@ def recommend_ask(request: pb.RecommendRequest, request_id: str) -> RecommendAsk
     check_range("candidate_count", request.candidate_count, 0, MAX_CANDIDATES)
     check_optional_id("model_version", request.model_version)
     return RecommendAsk(
-        user_id=request.user_id,
+        user_id=pseudonyms.of(request.user_id),
         page_size=request.page_size,
         request_id=request.request_id or request_id,
         filter=_item_filter(request.filter),

@@ -28,7 +28,7 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
     async def Recommend(self, request: Any, context: Any) -> Any:
         """See the proto."""
         tenant = find_scenario(self._tenants, request.scenario)
-        ask = converters.recommend_ask(request, uuid.uuid4().hex)
+        ask = converters.recommend_ask(request, uuid.uuid4().hex, tenant.pseudonyms)
         request_id_var.set(ask.request_id)
         calls = GrpcCalls(tenant.stubs, self._metrics, request.include_hops)
         page = await tenant.pipeline.recommend(ask, calls, time_left_s())
@@ -44,7 +44,7 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
         calls = GrpcCalls(tenant.stubs, self._metrics)
         item_ids = list(request.item_ids)
         ordered = await tenant.pipeline.rank_items(
-            request.user_id, item_ids, max_rung, calls, time_left_s(), request.model_version
+            tenant.pseudonyms.of(request.user_id), item_ids, max_rung, calls, time_left_s(), request.model_version
         )
         return converters.rank_items_response(ordered)
 
@@ -54,7 +54,7 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
         converters.check_explain(request)
         calls = GrpcCalls(tenant.stubs, self._metrics)
         explanation = await tenant.pipeline.explain(
-            request.user_id, request.item_id, calls, time_left_s(), request.model_version
+            tenant.pseudonyms.of(request.user_id), request.item_id, calls, time_left_s(), request.model_version
         )
         return converters.explain_response(explanation)
 

@@ -2,12 +2,16 @@
 
 An append is a commit without a sync, so it costs microseconds and outlives the process being killed; the log is synced
 by the checkpoints, which run in a thread, so a crash of the machine can cost the newest impressions.
+
+What was sent is overwritten, and a moment later the write-ahead log is emptied: then the files hold nothing of it. So
+an erasure needs only the event log, which drops what comes of a user who was erased.
 """
 
 import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 from services.ranking.config import SpoolSettings
@@ -19,6 +23,9 @@ _FIRST_BACKOFF_S = 0.1
 _LAST_BACKOFF_S = 5.0
 # The write-ahead log is folded into the file after this many sent batches.
 _CHECKPOINT_BATCHES = 50
+# An empty spool's write-ahead log is emptied when nothing came for so long, in seconds.
+_IDLE_S = 1.0
+_CLEAR_WAIT_S = 0.05
 
 Send = Callable[[Sequence[bytes]], Awaitable[None]]
 """Delivers impressions; TryLaterError to be asked again, BadRequestError when they will never be taken."""
@@ -33,6 +40,8 @@ class Spool:
         self._settings = settings
         self._on_dropped = on_dropped
         self._filled = asyncio.Event()
+        # Whether the files hold nothing of what was sent.
+        self._cleared = True
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = _open(path)
@@ -87,8 +96,13 @@ class Spool:
     async def drain(self, send: Send) -> None:
         """Send what is queued, in order, and what comes. Never returns."""
         backoff, batches = _FIRST_BACKOFF_S, 0
+        await asyncio.to_thread(_empty_log, self._path)
         while True:
-            await self._filled.wait()
+            try:
+                await asyncio.wait_for(self._filled.wait(), None if self._cleared else _IDLE_S)
+            except TimeoutError:
+                self._cleared = await asyncio.to_thread(_empty_log, self._path)
+                continue
             await asyncio.sleep(self._settings.linger_ms / 1000)
             batch = self.peek(self._settings.batch_count)
             try:
@@ -100,6 +114,7 @@ class Spool:
                 continue
             backoff = _FIRST_BACKOFF_S
             self.remove([number for number, _ in batch])
+            self._cleared = False
             batches += 1
             if batches % _CHECKPOINT_BATCHES == 0:
                 await asyncio.to_thread(_checkpoint, self._path)
@@ -125,6 +140,8 @@ def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
+    # What was sent is overwritten, not only unlinked.
+    database.execute("PRAGMA secure_delete = ON")
     # Checkpoints sync; they must not happen within an append.
     database.execute("PRAGMA wal_autocheckpoint = 0")
     database.execute(
@@ -134,8 +151,15 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _checkpoint(path: Path) -> None:
-    connection = sqlite3.connect(path)
-    try:
+    with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    finally:
-        connection.close()
+
+
+def _empty_log(path: Path) -> bool:
+    """Fold the write-ahead log into the file and cut it to nothing; returns whether that was possible now."""
+    with closing(sqlite3.connect(path, timeout=_CLEAR_WAIT_S)) as connection, suppress(sqlite3.OperationalError):
+        # Nearly all of the work, and nobody waits for it; what is left then holds up an append for a moment only.
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    return False

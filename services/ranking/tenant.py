@@ -8,6 +8,7 @@ from services.ranking.config import ranking_settings
 from services.ranking.metrics import RankingMetrics
 from services.ranking.pipeline import Pipeline
 from services.ranking.spool import Spool
+from services.runtime.pseudonym import Pseudonyms, claim_store
 from services.runtime.scenario import Scenario
 
 
@@ -18,13 +19,18 @@ class Tenant:
     pipeline: Pipeline
     stubs: Stubs
     spool: Spool
+    pseudonyms: Pseudonyms
 
 
-def open_tenant(scenario: Scenario, stubs: Stubs, spool_folder: Path, metrics: RankingMetrics) -> Tenant:
+def open_tenant(
+    scenario: Scenario, stubs: Stubs, spool_folder: Path, metrics: RankingMetrics, pseudonyms: Pseudonyms
+) -> Tenant:
     """The scenario with its spool opened. SetupError for a wrong section `ranking` or an unreadable spool."""
     settings = ranking_settings(scenario)
     name = scenario.name
-    spool = Spool(spool_folder / f"{name}.sqlite", settings.spool, metrics.impressions_dropped.labels(name).inc)
+    path = spool_folder / f"{name}.sqlite"
+    claim_store(spool_folder / f"{name}.pseudonyms", pseudonyms, path.is_file())
+    spool = Spool(path, settings.spool, metrics.impressions_dropped.labels(name).inc)
     metrics.spool_impressions.labels(name).set_function(lambda: len(spool))
     metrics.spool_bytes.labels(name).set_function(lambda: spool.byte_count)
-    return Tenant(Pipeline(scenario, settings), stubs, spool)
+    return Tenant(Pipeline(scenario, settings), stubs, spool, pseudonyms)

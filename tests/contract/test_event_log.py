@@ -9,24 +9,16 @@ import pytest
 
 from services.feedback.config import JetStreamSettings
 from services.feedback.jetstream_store import JetStreamEventLog
-from services.feedback.records import Feedback, Impression
+from services.feedback.records import Erasure, Feedback, Impression
 from services.feedback.sqlite_store import SqliteEventLog
 from services.feedback.store import Appended, EventLog
-from services.runtime.errors import NotReadyError, OverloadedError
+from services.runtime.errors import OverloadedError
+from services.runtime.pseudonym import erasure_digest
 from tests.support.nats_process import NatsProcess, needs_nats
+from tests.support.waiting import until_ready
 
 Place = Path | JetStreamSettings
 OpenLog = Callable[..., Awaitable[EventLog]]
-
-
-async def until_ready(log: EventLog) -> None:
-    """Wait until the engine is connected."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                return await log.check()
-            except NotReadyError:
-                await asyncio.sleep(0.02)
 
 
 async def open_sqlite(folder: Place, retention_s: float | None) -> EventLog:
@@ -75,6 +67,9 @@ async def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 @pytest.fixture
 async def log(open_log: OpenLog) -> EventLog:
     return await open_log()
+
+
+LONG_AGO_MS = 1_600_000_000_000
 
 
 def feedback(event_id: str, user_id: str = "anna") -> Feedback:
@@ -205,13 +200,32 @@ async def test_erasing_a_user_leaves_the_others_and_never_reuses_offsets(open_lo
     await log.append([feedback("e1"), feedback("e2", "bert"), feedback("e3")])
     await log.append([impression("r1", "bert"), impression("r2")])
     last = log.latest_offset
-    assert await log.delete_user("anna") == 3
-    assert await log.delete_user("anna") == 0
-    assert [entry.record.user_id for entry in await log.read(0, 10)] == ["bert", "bert"]
+    erased = await log.delete_user("anna", LONG_AGO_MS)
+    assert erased.removed_count == 3
+    assert erased.offset > last
+    assert (await log.delete_user("anna", LONG_AGO_MS)).removed_count == 0
+    left = [entry for entry in await log.read(0, 10) if not isinstance(entry.record, Erasure)]
+    assert [entry.record.user_id for entry in left] == ["bert", "bert"]
     assert log.latest_offset == (await log.read(0, 10))[-1].offset
     log = await open_log()
     await log.append([feedback("e4")])
-    assert log.latest_offset > last
+    assert log.latest_offset > erased.offset
+
+
+async def test_an_erasure_is_told_in_the_log_by_a_digest_and_known_after_reopening(open_log: OpenLog) -> None:
+    log = await open_log()
+    await log.append([feedback("e1")])
+    waiting = asyncio.create_task(log.changes.wait())
+    await asyncio.sleep(0)
+    offset = (await log.delete_user("anna", LONG_AGO_MS)).offset
+    await asyncio.wait_for(waiting, 30)
+    told = {entry.offset: entry.record for entry in await log.read(0, 10)}
+    erasure = told[offset]
+    assert isinstance(erasure, Erasure)
+    assert (erasure.user_digest, erasure.erased_time_ms) == (erasure_digest("anna"), LONG_AGO_MS)
+    log = await open_log()
+    assert erasure in await log.read_erasures()
+    assert {one.user_digest for one in await log.read_erasures()} == {erasure_digest("anna")}
 
 
 async def test_a_check_changes_nothing_that_is_read(log: EventLog) -> None:

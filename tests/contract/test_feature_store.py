@@ -14,6 +14,7 @@ from services.feature.lmdb_store import LmdbFeatureStore
 from services.feature.records import Activity, Checkpoint, Event, Item, ItemChange, Upserted, UserFeatures
 from services.feature.store import FeatureStore
 from services.feature.valkey_store import ValkeyFeatureStore
+from services.runtime.pseudonym import erasure_digest
 from tests.support.valkey_process import ValkeyCluster, ValkeyProcess, needs_valkey
 
 OpenStore = Callable[[], Awaitable[FeatureStore]]
@@ -198,6 +199,22 @@ async def test_erasing_a_user_leaves_the_others(store: FeatureStore) -> None:
     assert await store.delete_user("anna") == 0
     assert await store.get_user("anna") == UserFeatures(None, None, 2)
     assert (await store.get_user("bert")).activity is not None
+
+
+async def test_erasures_of_the_log_reach_those_whom_they_mean(open_store: OpenStore) -> None:
+    store = await open_store()
+    await store.apply_events([event(1), event(2, user_id="bert")], Checkpoint(2, 2))
+    await store.put_users({"anna": {"age": "30"}, "carl": {"age": "31"}, "dora": {"age": "32"}})
+    await store.erase_users({erasure_digest("anna"): 3, erasure_digest("carl"): 4, erasure_digest("nobody"): 5})
+    store = await open_store()
+    for user_id in ("anna", "carl"):
+        found = await store.get_user(user_id)
+        assert (found.attributes, found.activity) == (None, None)
+    assert (await store.get_user("bert")).activity is not None
+    assert (await store.get_user("dora")).attributes == {"age": "32"}
+    await store.put_items([item("alien")])
+    await store.apply_events([event(6)], Checkpoint(6, 6))
+    assert (await store.get_user("anna")).activity is not None, "a user may come back"
 
 
 async def test_items_come_back_as_they_were_in_the_order_asked(open_store: OpenStore) -> None:

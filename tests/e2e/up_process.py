@@ -32,10 +32,10 @@ needs_triton = pytest.mark.skipif(
 class UpProcess:
     """A supervisor with its processes."""
 
-    def __init__(self, folder: Path, files: list[Path]) -> None:
+    def __init__(self, folder: Path, files: list[Path], *options: str) -> None:
         self.state = StateFolder(folder)
         self.output_path = folder / f"{uuid.uuid4().hex}.out"
-        command = [sys.executable, "-m", "services.cli", "up", *map(str, files), "--state", str(folder)]
+        command = [sys.executable, "-m", "services.cli", "up", *map(str, files), "--state", str(folder), *options]
         with self.output_path.open("w") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         self._channels: dict[str, grpc.Channel] = {}
@@ -53,7 +53,7 @@ class UpProcess:
             assert self.process.poll() is None, self.output
             return "recmesh is up" in self.output
 
-        wait_for(up_or_over)
+        wait_for(up_or_over, 200)
 
     def family(self) -> list[psutil.Process]:
         """The supervisor and everything below it, Triton's stubs included."""

@@ -12,20 +12,23 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+import yaml
 
 from recmesh.feedback.v1 import feedback_service_pb2 as pb
 from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
+from services.feedback.erased_users import GRACE_MS
+from services.runtime.pseudonym import erasure_digest
 from tests.support.service_process import ServiceProcess
-from tests.support.stores import event, impression, now_ms, scenario_file
+from tests.support.stores import SCENARIOS, event, impression, now_ms, scenario_file
 
 MAX_MESSAGE_BYTES = 512 * 1024
 RATING, VIEW, PLAY = 8, 1, 3
 
 
-def make_service(folder: Path) -> ServiceProcess:
+def make_service(folder: Path, scenarios: str = "") -> ServiceProcess:
     settings = {
         "server": {"max_message_bytes": MAX_MESSAGE_BYTES},
-        "scenario_files": [scenario_file(folder)],
+        "scenario_files": [scenarios or scenario_file(folder)],
         "store": {"engine": "sqlite", "path": str(folder / "feedback")},
     }
     return ServiceProcess("feedback", settings, folder)
@@ -188,13 +191,21 @@ def test_an_erased_user_is_gone_from_the_log_the_examples_and_the_files(
     record(stub, event("e1", user_id="user-to-erase"), event("e2", user_id="user-to-erase", item_id="never shown"))
     export(stub)
     request = pb.DeleteUserRequest(scenario="video", user_id="user-to-erase")
-    assert stub.DeleteUser(request).removed_count == 4, "two events, an impression, an example"
+    removed = stub.DeleteUser(request)
+    assert (removed.record_count, removed.example_count) == (3, 1), "two events, an impression; an example"
+    assert removed.removed_count == 4
     assert stub.DeleteUser(request).removed_count == 0
-    assert [entry.impression.user_id for entry in read_log(stub)] == ["bert"]
+    kept, erasure = read_log(stub)
+    assert kept.impression.user_id == "bert"
+    assert erasure.erasure.user_digest == erasure_digest("user-to-erase")
     assert [row[0] for row in export(stub)] == ["r2"]
     for path in (tmp_path / "feedback" / "video").iterdir():
         assert b"user-to-erase" not in path.read_bytes(), path
-    assert record(stub, event("e1", user_id="user-to-erase")).accepted_count == 1
+    late = record(stub, event("e1", user_id="user-to-erase"), event("e3", user_id="bert"))
+    assert (late.accepted_count, late.dropped_count) == (1, 1), "what was on its way brings nobody back"
+    assert 'recmesh_feedback_dropped_total{reason="erased",record="feedback",scenario="video"} 1.0' in service.metrics()
+    back = event("e1", user_id="user-to-erase", event_time_ms=now_ms() + 2 * GRACE_MS)
+    assert record(stub, back).accepted_count == 1, "a user may come back"
 
 
 LONG = "x" * 129
@@ -425,3 +436,20 @@ def test_a_wrong_setting_stops_the_start_with_its_name(tmp_path: Path) -> None:
     service = ServiceProcess("feedback", {"scenario_files": ["none.yaml"], "store": {"pth": "x"}}, tmp_path)
     assert service.launch().wait(60) == 2
     assert "store.sqlite.pth: unknown setting" in service.log
+
+
+def test_events_without_the_consent_that_they_need_are_dropped_and_counted(tmp_path: Path) -> None:
+    scenario = {**SCENARIOS["video"], "feedback": {"consent": {"required": ["rating"]}}}
+    (tmp_path / "consent.yaml").write_text(yaml.safe_dump({"scenarios": {"video": scenario}}))
+    with (
+        make_service(tmp_path, str(tmp_path / "consent.yaml")) as service,
+        grpc.insecure_channel(service.address) as channel,
+    ):
+        service.wait_serving()
+        stub = FeedbackServiceStub(channel)
+        granted = event("e1", event_kind=RATING, consent=pb.CONSENT_GRANTED)
+        answer = record(stub, granted, event("e2", event_kind=RATING), event("e3"))
+        assert (answer.accepted_count, answer.dropped_count) == (2, 1)
+        assert record(stub, event("e4", event_kind=RATING)).dropped_count == 1, "none is left to be written"
+        assert [entry.feedback.event_id for entry in read_log(stub)] == ["e1", "e3"]
+        assert 'dropped_total{reason="no_consent",record="feedback",scenario="video"} 2.0' in service.metrics()

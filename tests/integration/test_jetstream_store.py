@@ -15,12 +15,14 @@ from services.feedback import jetstream_store
 from services.feedback.config import JetStreamSettings
 from services.feedback.jetstream_format import Names, encode
 from services.feedback.jetstream_store import JetStreamEventLog
-from services.feedback.records import Feedback, Impression
+from services.feedback.records import Erasure, Feedback, Impression
 from services.feedback.store import Appended
 from services.runtime.config import TlsSettings
 from services.runtime.errors import InvalidFieldError, NotReadyError
+from services.runtime.pseudonym import erasure_digest
 from tests.support.nats_process import NatsProcess, needs_nats
 from tests.support.ports import free_port
+from tests.support.waiting import until, until_ready
 
 pytestmark = needs_nats
 
@@ -34,15 +36,6 @@ def nats(tmp_path: Path) -> Iterator[NatsProcess]:
 @pytest.fixture
 def settings(nats: NatsProcess, tmp_path: Path) -> JetStreamSettings:
     return JetStreamSettings(engine="jetstream", path=tmp_path, servers=[nats.url])
-
-
-async def until_ready(log: JetStreamEventLog) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                return await log.check()
-            except NotReadyError:
-                await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager
@@ -138,17 +131,36 @@ async def test_two_writers_share_the_log_and_wake_each_other(settings: JetStream
             *(log.append([feedback(f"s{number}")]) for number in range(100) for log in (one, other))
         )
         assert Counter(both) == {Appended(1, 0): 100, Appended(0, 1): 100}
-        assert await one.delete_user("anna") == 102
+        erased = await one.delete_user("anna", 0)
+        assert erased.removed_count == 102
         async with asyncio.timeout(60):
-            while other.latest_offset:
+            while other.latest_offset != erased.offset:
                 await asyncio.sleep(0.05)
+        assert [one.user_digest for one in await other.read_erasures()] == [erasure_digest("anna")]
+
+
+async def test_an_erasure_that_was_cut_short_is_finished(
+    settings: JetStreamSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream_store, "ABANDONED_S", 0.2)
+    async with open_log(settings) as log:
+        await log.append([feedback("e1"), feedback("e2", "bert")])
+        erasure = Erasure("cut-short", erasure_digest("anna"), 0)
+        # As after a kill: the erasure is begun, and nothing of it is done.
+        await log._publisher.publish([(log._names.batch_subject([erasure]), encode([erasure]))])
+        async with asyncio.timeout(60):
+            while (await log.read(0, 1))[0].offset == 1:
+                await asyncio.sleep(0.1)
+        assert await log.read_erasures() == [erasure]
+        records = [entry.record for entry in await log.read(0, 10)]
+        assert [record.user_id for record in records if not isinstance(record, Erasure)] == ["bert"]
 
 
 async def test_scenarios_have_streams_of_their_own(settings: JetStreamSettings) -> None:
     async with open_log(settings) as video, open_log(settings, "music") as music:
         await video.append([feedback("e1")])
         assert await music.append([feedback("e1"), feedback("e2")]) == Appended(2, 0)
-        assert await music.delete_user("anna") == 2
+        assert (await music.delete_user("anna", 0)).removed_count == 2
         assert await event_ids(video) == ["e1"]
 
 
@@ -158,7 +170,7 @@ async def test_an_erased_user_is_in_no_file_of_the_server(nats: NatsProcess, set
         for number in range(300):
             await log.append([feedback(f"e{number}", "user-to-erase"), feedback(f"f{number}")])
         await log.append([shown])
-        assert await log.delete_user("user-to-erase") == 301
+        assert (await log.delete_user("user-to-erase", 0)).removed_count == 301
         assert len(await event_ids(log)) == 300
     for running in (True, False):
         if not running:
@@ -192,6 +204,38 @@ async def test_offsets_go_on_and_ids_stay_known_over_restarts_of_the_server(
         assert await log.append([feedback("e1")]) == Appended(0, 1)
         assert await log.append([feedback("e2")]) == Appended(1, 0)
         assert await event_ids(log) == ["e1", "e2"]
+
+
+async def test_who_reads_a_record_finds_it_told(settings: JetStreamSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers see a record before its writer tells of it; an export that is asked for then must wait for it."""
+    async with open_log(settings) as log:
+        await log.append([feedback("e1")])
+        go_on = asyncio.Event()
+        tell = log._connection.tell
+
+        async def tell_late(offset: int) -> None:
+            await go_on.wait()
+            await tell(offset)
+
+        async def look_away() -> None:
+            pass
+
+        async def both_are_there() -> bool:
+            return (await log._manager.stream_info(log._names.records)).state.messages == 2
+
+        with monkeypatch.context() as patched:
+            patched.setattr(log._connection, "tell", tell_late)
+            patched.setattr(log._connection, "look", look_away)
+            append = asyncio.create_task(log.append([feedback("e2")]))
+            await until(both_are_there)
+            entries = await log.read(0, 10)
+            assert (len(entries), entries[-1].offset) == (2, log.latest_offset)
+            go_on.set()
+            await append
+        # What was told of a record that is erased by now is corrected, though nothing else has changed.
+        log._connection.take(99)
+        await log._connection.look()
+        assert log.latest_offset == entries[-1].offset
 
 
 async def test_a_log_opens_before_its_server_does(nats: NatsProcess, settings: JetStreamSettings) -> None:

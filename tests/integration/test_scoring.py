@@ -21,6 +21,7 @@ from tests.support.ports import free_port
 from tests.support.service_process import ServiceProcess
 from tests.support.tiny_bundle import FEATURE_NAMES, make_tiny_bundle
 from tests.support.triton_process import TritonProcess, needs_triton
+from tests.support.waiting import until
 
 pytestmark = needs_triton
 
@@ -118,12 +119,6 @@ def score_request(item_ids=ITEM_IDS, **values) -> pb.ScoreCandidatesRequest:
     return pb.ScoreCandidatesRequest(
         scenario="video", history=history_message(), item_ids=item_ids, columns=messages, **values
     )
-
-
-async def until(condition, limit_s=60):
-    async with asyncio.timeout(limit_s):
-        while not await condition():
-            await asyncio.sleep(0.05)
 
 
 async def until_version(stub, version):

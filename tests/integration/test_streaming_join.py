@@ -221,3 +221,16 @@ async def test_services_that_share_a_log_share_the_users(tmp_path: Path) -> None
         check([row for share in rows for row in share], outcomes(first, second))
         files = [*in_files(tmp_path / "0" / "examples"), *in_files(tmp_path / "1" / "examples")]
         assert len(files) == len(set(files)) == OLD_ROWS
+        # Both shares have users; whoever is asked, the erasure reaches the files of the one that has the user.
+        with grpc.insecure_channel(first.address) as channel:
+            for user_id in ("u1", "u2", "u3", "u4"):
+                FeedbackServiceStub(channel).DeleteUser(pb.DeleteUserRequest(scenario="video", user_id=user_id))
+        gone = {f"r{n}" for n in range(ANSWERS) if n % 50 in (1, 2, 3, 4)}
+
+        def left() -> set[str]:
+            folders = [tmp_path / "0" / "examples", tmp_path / "1" / "examples"]
+            exports = {row[0] for service in (first, second) for row in exported(service)}
+            return (exports | {row[0] for folder in folders for row in in_files(folder)}) & gone
+
+        await asyncio.to_thread(wait_for, lambda: not left(), 120)
+        assert len([row for service in (first, second) for row in exported(service)]) == (ANSWERS - len(gone)) * ITEMS

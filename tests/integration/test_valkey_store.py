@@ -18,6 +18,7 @@ from services.feature.valkey_store import ValkeyFeatureStore
 from services.runtime.errors import NotReadyError, OverloadedError, SetupError
 from tests.support.ports import free_port
 from tests.support.valkey_process import ValkeyCluster, ValkeyProcess, needs_valkey
+from tests.support.waiting import until
 
 pytestmark = needs_valkey
 
@@ -52,12 +53,6 @@ async def open_store() -> AsyncIterator[Opener]:
     yield open_one
     for store in opened:
         await store.close()
-
-
-async def until(ask: Callable[[], Any]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not ask():
-            await asyncio.sleep(0.01)
 
 
 def event(offset: int, user_id: str = "anna") -> Event:

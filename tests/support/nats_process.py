@@ -1,7 +1,6 @@
 """The real nats-server, with JetStream in a folder."""
 
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -10,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from services.cli.engines import find_nats_server
 from tests.support.owned_process import OwnedProcess
 from tests.support.ports import free_port
 
 START_LIMIT_S = 60.0
-UNPACKED = Path(__file__).parents[2] / ".nats/usr/sbin/nats-server"
-BINARY = shutil.which("nats-server") or (str(UNPACKED) if UNPACKED.is_file() else None)
+BINARY = find_nats_server()
 
 needs_nats = pytest.mark.skipif(
     BINARY is None, reason="nats-server is neither on PATH nor in .nats; run: bash deploy/nats/install.sh .nats"

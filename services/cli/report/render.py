@@ -3,12 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from services.cli.report import plots
+from services.cli.report.environment import page_environment
 from services.runtime.bundle import MetricRow
 from services.training.ablate import Ablation
 from services.training.checkpoints import StepLog
@@ -68,17 +66,6 @@ class _Table:
 
 def render(report: Report) -> str:
     """The page as HTML that is XML, too."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    environment.filters |= {
-        "number": lambda value, digits: f"{value:.{digits}f}",
-        "signed": lambda value: f"{value:+.4f}",
-        "thousands": lambda value: f"{value:,}",
-    }
     parts = {
         "tables": _tables(report),
         "forests": _forests(report),
@@ -99,14 +86,18 @@ def render(report: Report) -> str:
         "few_shot": ("few-shot", "Few users"),
         "ablation": ("ablation", "Ablation"),
     }
-    return environment.get_template(_TEMPLATE).render(
-        full=FULL,
-        facts=report.facts,
-        findings=report.findings,
-        sections=[*(title for name, title in titles.items() if parts[name]), ("settings", "Settings")],
-        baseline_settings=report.found.settings,
-        settings=json.dumps(report.settings, indent=2),
-        **parts,
+    return (
+        page_environment()
+        .get_template(_TEMPLATE)
+        .render(
+            full=FULL,
+            facts=report.facts,
+            findings=report.findings,
+            sections=[*(title for name, title in titles.items() if parts[name]), ("settings", "Settings")],
+            baseline_settings=report.found.settings,
+            settings=json.dumps(report.settings, indent=2),
+            **parts,
+        )
     )
 
 

@@ -5,22 +5,14 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import grpc
-import grpc.aio
 import typer
-from rich.console import Console
 
-from services.cli.bench.machine import describe_machine
-from services.cli.client import CallError
 from services.cli.options import DEFAULT_STATE, StateOption, open_console
-from services.cli.simulation.connections import open_stubs
-from services.cli.simulation.drive import Record, Run
-from services.cli.simulation.histories import send_histories
-from services.cli.simulation.kept import read_kept
-from services.cli.simulation.report import print_summary, summarise
-from services.cli.simulation.world import World, open_world
+from services.cli.simulation.report import print_summary
+from services.cli.simulation.whole_run import RunPlan, problems, simulate_mesh
+from services.cli.simulation.world import open_world
+from services.cli.state import StateFolder
 from services.runtime.errors import InvalidFieldError
-from services.simulation.counting import Audit, audit
 
 
 def simulate(
@@ -36,42 +28,37 @@ def simulate(
     wait: Annotated[
         float, typer.Option(min=1, max=600, help="Most seconds to wait for the log, and for the examples.")
     ] = 60,
+    kill: Annotated[
+        int,
+        typer.Option(min=0, max=1_000, help="kill -9 of so many processes of the mesh meanwhile, drawn by the seed."),
+    ] = 0,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="Erase the simulated users from the log and the features afterwards.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures as JSON.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page with plots.")] = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Simulated users on a running mesh: they get answers, click by a click model, and everything is counted.
 
-    Status 1 when sent, logged, joined and exported differ.
+    Status 1 when sent, logged, joined and exported differ; with --kill, also when the mesh does not recover from a
+    kill by itself, or a request gets no answer though ranking runs.
     """
     if name is not None and scenario not in (None, name):
         raise InvalidFieldError("--scenario", f"is {scenario!r}, but the argument names {name!r}; give one of them")
     world = open_world(state, name or scenario or "video", users, seed, "simulate")
     console = open_console()
-    try:
-        record, found = asyncio.run(_run(world, minutes * 60, rate, concurrency, wait, console))
-    except grpc.aio.AioRpcError as error:
-        raise CallError(f"simulated run {world.run_id}: {error.code().name}: {error.details()}") from None
-    except TimeoutError:
-        raise CallError(
-            f"simulated run {world.run_id}: feature did not read the users' histories in time (`recmesh status`)"
-        ) from None
-    summary = summarise(world, record, found, minutes * 60, arm, control) | {"machine": describe_machine()}
+    plan = RunPlan(minutes * 60, rate, concurrency, wait, kill, erase, arm, control)
+    summary = asyncio.run(simulate_mesh(world, StateFolder(state), plan, console))
     print_summary(summary, console)
     if json_file is not None:
         json_file.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    if not found.agree:
-        console.print("[red]simulated: the counts differ[/]", highlight=False)
+    if html_file is not None:
+        # Only now: its plots import much.
+        from services.cli.report.simulated import render_simulation
+
+        html_file.write_text(render_simulation(summary))
+    if found := problems(summary):
+        for problem in found:
+            console.print(f"[red]simulated: {problem}[/]", highlight=False)
         raise typer.Exit(1)
-
-
-async def _run(
-    world: World, seconds: float, rate: float, concurrency: int, wait_s: float, console: Console
-) -> tuple[Record, Audit]:
-    async with open_stubs(world.addresses) as stubs:
-        with console.status(f"simulated: giving {len(world.users)} users their histories"):
-            offset = await send_histories(world, stubs)
-        with console.status(f"simulated: run {world.run_id} for {seconds:.0f} s"):
-            record = await Run(world, stubs, seconds).drive(rate, concurrency)
-        with console.status("simulated: counting what was kept"):
-            kept = await read_kept(world, stubs, record, offset, wait_s)
-    return record, audit(record.answers, record.events, kept, world.scenario.head.tasks)

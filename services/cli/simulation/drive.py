@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
@@ -29,6 +29,14 @@ to be started again."""
 _RETRY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
+class Failure(NamedTuple):
+    """A Recommend call that failed, or that gave no items and said that something was away (without that, the user has
+    seen all there is). Times are of time.monotonic()."""
+
+    began: float
+    ended: float
+
+
 @dataclass
 class Record:
     """What the client saw of a run."""
@@ -47,6 +55,8 @@ class Record:
     """Answers that give a reason."""
     empty_count: int = 0
     """Answers without items."""
+    failures: list[Failure] = field(default_factory=list)
+    """Recommend calls without an answer."""
     errors: dict[str, Counter[str]] = field(
         default_factory=lambda: {"Recommend": Counter(), "RecordFeedback": Counter()}
     )
@@ -79,15 +89,16 @@ class Run:
         self._next = 0.0
         self._sessions = 0
 
-    async def drive(self, rate: float, concurrency: int) -> Record:
-        """`rate` sessions a second, at most `concurrency` at once, until the time is over; those begun are finished."""
+    async def drive(self, rate: float, concurrency: int, go_on: Callable[[], bool] = lambda: False) -> Record:
+        """`rate` sessions a second, at most `concurrency` at once, until the time is over and `go_on()` says so no
+        longer; those begun are finished."""
         self._started = self._next = time.monotonic()
-        await asyncio.gather(*(self._work(rate) for _ in range(concurrency)))
+        await asyncio.gather(*(self._work(rate, go_on) for _ in range(concurrency)))
         self.record.seconds = time.monotonic() - self._started
         return self.record
 
-    async def _work(self, rate: float) -> None:
-        while (turn := max(self._next, time.monotonic())) < self._started + self._seconds:
+    async def _work(self, rate: float, go_on: Callable[[], bool]) -> None:
+        while (turn := max(self._next, time.monotonic())) < self._started + self._seconds or go_on():
             # A mesh that cannot keep up is asked less often: missed turns are not made up for.
             self._next = turn + 1 / rate
             number, user = self._sessions, self._next_user()
@@ -131,6 +142,7 @@ class Run:
             response = await self._stubs.ranking.Recommend(request, timeout=CALL_S)
         except grpc.aio.AioRpcError as error:
             record.errors["Recommend"][error.code().name] += 1
+            record.failures.append(Failure(started, time.monotonic()))
             return None
         record.latencies_ms.append((time.monotonic() - started) * 1000)
         record.rungs[rung_name(response.rung)] += 1
@@ -138,6 +150,8 @@ class Run:
         record.degraded_count += bool(response.degraded_reasons)
         if not response.items:
             record.empty_count += 1
+            if response.degraded_reasons:
+                record.failures.append(Failure(started, time.monotonic()))
             return None
         record.first_served_ms = min(record.first_served_ms or response.served_time_ms, response.served_time_ms)
         record.last_served_ms = max(record.last_served_ms, response.served_time_ms)

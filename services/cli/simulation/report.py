@@ -60,6 +60,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     )
     _print_counts(summary, console)
     _print_troubles(summary, console)
+    if summary["kills"] is not None:
+        _print_kills(summary["kills"], console)
     groups = Table("CTR, simulated", "shown", "clicked", "CTR", title_justify="left")
     groups.add_row("all", *_cells(summary["ctr"]))
     for group, figures in summary["ctr_by_group"].items():
@@ -109,6 +111,20 @@ def _print_troubles(summary: Mapping[str, Any], console: Console) -> None:
         )
     for line in lines:
         console.print(f"simulated: {line}", style="dim", highlight=False, soft_wrap=True)
+
+
+def _print_kills(kills: Mapping[str, Any], console: Console) -> None:
+    table = Table("kill -9, simulated run", "at, s", "pid", "new pid", "all serving after, s", title_justify="left")
+    for kill in kills["killed"]:
+        after = kill["whole_after_s"]
+        table.add_row(
+            kill["process"],
+            f"{kill['at_s']:.1f}",
+            str(kill["pid"]),
+            str(kill["new_pid"] or "–"),
+            "[red]never[/]" if after is None else f"{after:.1f}",
+        )
+    console.print(table)
 
 
 def _cells(figures: Mapping[str, Any]) -> list[str]:

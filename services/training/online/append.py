@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from services.runtime.pseudonym import PLAIN, Pseudonyms
 from services.training.online.point_in_time import UNKNOWN
 from services.training.tables import EVENTS, ITEMS, USERS, Tables
 
@@ -46,8 +47,12 @@ class Appended:
     """Of the tables' events, in the log; point_in_time.UNKNOWN for those that the log lacks."""
 
 
-def append(tables: Tables, news: News) -> Appended:
-    """The tables with what they lack. An item that both know is as the news have it."""
+def append(tables: Tables, news: News, pseudonyms: Pseudonyms = PLAIN) -> Appended:
+    """The tables with what they lack. An item that both know is as the news have it.
+
+    The log knows users by their pseudonyms, so the tables' users get theirs: one user is not to be two.
+    """
+    tables = with_pseudonyms(tables, pseudonyms)
     replaced = pc.is_in(tables.items["item_id"], _values(news.items["item_id"]))
     items = pa.concat_tables([tables.items.filter(pc.invert(replaced)), news.items.cast(ITEMS)])
     fresh = news.events.cast(EVENTS)
@@ -83,6 +88,23 @@ def _log_offsets(events: pa.Table, news: News) -> IntArray:
     )
     found: IntArray = np.append(news.log_offsets, UNKNOWN)[places.to_numpy()]
     return found
+
+
+def with_pseudonyms(tables: Tables, pseudonyms: Pseudonyms) -> Tables:
+    """The tables with each user's pseudonym for the id. Of rows of one user the first with attributes stays."""
+    if not pseudonyms.key_id:
+        return tables
+    users, events = _renamed(tables.users, pseudonyms), _renamed(tables.events, pseudonyms)
+    # Rows with attributes first, so that they are the ones that stay.
+    users = users.take(pc.sort_indices(pc.is_null(users["attributes"]).cast(pa.int8())))
+    return Tables(tables.items, users.take(pa.array(_firsts(users["user_id"]))), events)
+
+
+def _renamed(table: pa.Table, pseudonyms: Pseudonyms) -> pa.Table:
+    encoded = _values(table["user_id"]).dictionary_encode()
+    names = pa.array([pseudonyms.of(user_id) for user_id in encoded.dictionary.to_pylist()], pa.string())
+    column = table.schema.get_field_index("user_id")
+    return table.set_column(column, table.schema.field(column), names.take(encoded.indices))
 
 
 def _values(column: pa.ChunkedArray) -> pa.Array:

@@ -16,6 +16,7 @@ from services.runtime.health import Health
 from services.runtime.metrics import new_registry
 from services.runtime.scenario import Scenario
 from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.waiting import until
 
 CLICK, DISMISS = 2, 11
 HEAD = {
@@ -70,12 +71,6 @@ def state(tmp_path, streams):
     state = ScenarioState(scenario, tmp_path, IndexSettings(), streams, CandidateMetrics(registry))
     state.registry = registry
     return state
-
-
-async def until(ready):
-    async with asyncio.timeout(10):
-        while not ready():
-            await asyncio.sleep(0.01)
 
 
 def top(state, n=3):

@@ -1,5 +1,6 @@
 """Scenarios, state and ports → processes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import yaml
 
 from deploy.triton.settings import LauncherSettings
 from services.candidate.config import CandidateConfig
-from services.cli.plan import PortPair, ProcessSpec, plan_processes, process_names
+from services.cli.engines import Engines
+from services.cli.plan import PortPair, ProcessSpec, UpdatePlan, plan_processes, plan_updates, process_names
 from services.cli.ports import choose_ports, read_ports
 from services.cli.state import StateFolder
 from services.feature.config import FeatureConfig
@@ -21,10 +23,19 @@ from services.scoring.config import ScoringConfig
 HEAD = {"description": "x", "events": ["click"], "tasks": {"click": {"events": ["click"]}}}
 SCENARIOS = {name: Scenario(name, HEAD, f"{name}.yaml") for name in ("video", "music")}
 NAMES = process_names(SCENARIOS)
+EMBEDDED = Engines()
+AT_SCALE = Engines(event_log="jetstream", feature_store="valkey")
 
 
-def plan(tmp_path: Path) -> dict[str, ProcessSpec]:
-    specs = plan_processes(SCENARIOS, [Path("a.yaml")], StateFolder(tmp_path), choose_ports(NAMES))
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both servers' programs are there."""
+    monkeypatch.setattr("services.cli.plan.server_program", lambda name: Path("/usr/bin") / f"{name}-server")
+
+
+def plan(tmp_path: Path, engines: Engines = EMBEDDED) -> dict[str, ProcessSpec]:
+    ports = choose_ports(process_names(SCENARIOS, engines))
+    specs = plan_processes(SCENARIOS, [Path("a.yaml")], StateFolder(tmp_path), ports, engines)
     return {spec.name: spec for spec in specs}
 
 
@@ -63,6 +74,42 @@ def test_whoever_calls_stops_before_whom_it_calls(tmp_path: Path) -> None:
     assert sorted(order, key=lambda name: -stages[name]) == order
 
 
+@pytest.mark.usefixtures("programs")
+def test_engines_run_with_the_mesh_and_stop_after_what_uses_them(tmp_path: Path) -> None:
+    specs = plan(tmp_path, AT_SCALE)
+    assert list(specs)[:2] == ["nats", "valkey"]
+    assert max(specs["nats"].stage, specs["valkey"].stage) < min(specs["feedback"].stage, specs["feature"].stage)
+    feedback = parse_settings(FeedbackConfig, specs["feedback"].config, "feedback")
+    assert feedback.store.engine == "jetstream"
+    assert feedback.store.servers == [f"nats://{specs['nats'].address}"]
+    feature = parse_settings(FeatureConfig, specs["feature"].config, "feature")
+    assert feature.store.engine == "valkey"
+    assert feature.store.addresses == [specs["valkey"].address]
+    nats, valkey = json.loads(specs["nats"].config_text), specs["valkey"].config_text.splitlines()
+    assert nats["jetstream"]["store_dir"] == str(tmp_path / "nats") == str(specs["nats"].data_path)
+    assert {'appendonly "yes"', 'appendfsync "always"', f'dir "{tmp_path / "valkey"}"'} <= set(valkey)
+    assert specs["valkey"].metrics_address == ""
+
+
+def test_servers_that_run_already_are_not_started(tmp_path: Path) -> None:
+    engines = Engines(event_log="nats://a:1,tls://b:2", feature_store="valkey://c:3")
+    specs = plan(tmp_path, engines)
+    assert list(specs) == NAMES
+    assert specs["feedback"].config["store"]["servers"] == ["nats://a:1", "tls://b:2"]
+    assert specs["feature"].config["store"]["addresses"] == ["c:3"]
+    parse_settings(FeedbackConfig, specs["feedback"].config, "feedback")
+    parse_settings(FeatureConfig, specs["feature"].config, "feature")
+
+
+def test_updates_listen_nowhere_stop_first_and_pause(tmp_path: Path) -> None:
+    updates = plan_updates(SCENARIOS, [Path("a.yaml")], StateFolder(tmp_path), UpdatePlan(0.5, "variant"))
+    assert [spec.name for spec in updates] == ["update-video", "update-music"]
+    assert min(spec.stage for spec in updates) > max(spec.stage for spec in plan(tmp_path).values())
+    command = " ".join(updates[0].command)
+    assert f"update video --state {tmp_path} --every 0.5 --serve variant --scenario-file {Path.cwd()}/a.yaml" in command
+    assert (updates[0].address, updates[0].protocol, updates[0].pause_s) == ("", "none", 30)
+
+
 def test_chosen_ports_are_all_different() -> None:
     ports = choose_ports(NAMES)
     assert len({port for pair in ports.values() for port in (pair.grpc, pair.metrics)}) == 2 * len(NAMES)
@@ -83,6 +130,7 @@ def test_ports_from_a_file(tmp_path: Path) -> None:
     [
         ({"feature": {"grpc": 50000, "metrics": 1}}, "port 50000 is given to feature and to feedback"),
         ({"rankin": {"grpc": 1, "metrics": 2}}, "rankin is not a process here"),
+        ({"feature": {"grpc": 7}}, "feature needs metrics: PORT"),
         ({"feature": {"grpc": 0, "metrics": 2}}, "feature: grpc"),
         ({"feature": {"grpc": 7, "metrics": 7}}, "must differ"),
         ({"feature": {"grcp": 7, "metrics": 8}}, "grcp: unknown setting"),
@@ -94,6 +142,17 @@ def test_wrong_ports_are_named(tmp_path: Path, change: dict, problem: str) -> No
     with pytest.raises(SetupError, match=r"ports\.yaml") as raised:
         read_ports(path, NAMES)
     assert problem in str(raised.value)
+
+
+def test_an_engine_has_one_port(tmp_path: Path) -> None:
+    path = tmp_path / "ports.yaml"
+    names = process_names(SCENARIOS, AT_SCALE)
+    both = {name: {"grpc": 40000 + number} for number, name in enumerate(AT_SCALE.own)}
+    path.write_text(yaml.safe_dump(given_ports() | both))
+    assert read_ports(path, names)["valkey"] == PortPair(grpc=40001)
+    path.write_text(yaml.safe_dump(given_ports() | both | {"nats": {"grpc": 1, "metrics": 2}}))
+    with pytest.raises(SetupError, match="nats has no metrics"):
+        read_ports(path, names)
 
 
 @pytest.mark.parametrize("text", ["[]", "", "{feature: {grpc: 1, metrics: 2}}"])

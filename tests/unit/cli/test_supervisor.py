@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,6 +15,7 @@ import pytest
 from services.cli import supervisor as module
 from services.cli.plan import PortPair, ProcessSpec
 from services.cli.supervisor import Process, Supervisor
+from tests.support.waiting import until
 
 SLEEP = "import time; time.sleep(600)"
 WITH_CHILD = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {SLEEP!r}]); time.sleep(600)"
@@ -32,12 +33,6 @@ def make_spec(folder: Path, name: str, code: str, stage: int = 0) -> ProcessSpec
         log_path=folder / f"{name}.log",
         health_service="",
     )
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def ignore(_process: Process) -> None:
@@ -85,6 +80,31 @@ async def test_back_off_doubles_and_is_bounded(tmp_path: Path, monkeypatch: pyte
     await supervisor.stop()
     assert waits[:4] == [0.01, 0.02, 0.03, 0.03]
     assert supervisor.processes["a"].last_log_line() == "no luck"
+
+
+async def test_a_pause_is_kept_before_a_restart(tmp_path: Path) -> None:
+    spec = replace(make_spec(tmp_path, "a", "print('over')"), pause_s=600)
+    supervisor = Supervisor([spec], ignore)
+    await supervisor.start()
+    process = supervisor.processes["a"]
+    await until(lambda: process.last_status == 0)
+    await asyncio.sleep(2 * module.FIRST_BACKOFF_S)
+    assert (process.pid, process.restart_count) == (None, 0)
+    await asyncio.wait_for(supervisor.stop(), 30)
+
+
+async def test_a_late_process_waits_until_it_is_called(tmp_path: Path) -> None:
+    supervisor = Supervisor([make_spec(tmp_path, name, SLEEP) for name in "ab"], ignore)
+    await supervisor.start(late=["b"])
+    await until(lambda: supervisor.processes["a"].pid)
+    assert supervisor.processes["b"].pid is None
+    supervisor.start_late(["b"])
+    await until(lambda: supervisor.processes["b"].pid)
+    await supervisor.stop()
+    never = Supervisor([make_spec(tmp_path, "c", SLEEP)], ignore)
+    await never.start(late=["c"])
+    await never.stop()
+    assert never.processes["c"].last_status is None
 
 
 async def test_the_highest_stage_stops_first(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
 from services.feature.consumer import EventConsumer
 from services.feature.records import Checkpoint, Event
 from services.runtime.errors import NotReadyError
+from services.runtime.pseudonym import PLAIN, erasure_digest
 from services.runtime.tail import Changes
 
 
@@ -17,11 +18,15 @@ class Store:
     def __init__(self, offset: int = 0) -> None:
         self.checkpoint = Checkpoint(offset, 0)
         self.events: list[Event] = []
+        self.erasures: list[dict[bytes, int]] = []
         self.rewinds = Changes()
         self.away = False
 
     async def wait_ready(self) -> None:
         pass
+
+    async def erase_users(self, erasures: dict[bytes, int]) -> None:
+        self.erasures.append(erasures)
 
     async def apply_events(self, events: list[Event], checkpoint: Checkpoint) -> None:
         if self.away:
@@ -61,7 +66,7 @@ def response(latest_offset: int, *offsets: int, impression: bool = False) -> fee
 
 async def consume(store: Store, *responses: feedback_pb.TailEventsResponse) -> tuple[EventConsumer, Feedback]:
     feedback = Feedback(*responses)
-    consumer = EventConsumer("video", store, feedback)  # type: ignore[arg-type]
+    consumer = EventConsumer("video", store, feedback, PLAIN)  # type: ignore[arg-type]
     task = asyncio.create_task(consumer.run())
     await asyncio.sleep(0.05)
     task.cancel()
@@ -96,7 +101,7 @@ async def test_a_log_that_ends_before_the_checkpoint_is_reported(caplog: pytest.
 
 async def test_it_reads_again_from_where_the_store_went_back_to():
     store, feedback = Store(offset=4), Feedback(response(9, 5, 6))
-    consumer = EventConsumer("video", store, feedback)  # type: ignore[arg-type]
+    consumer = EventConsumer("video", store, feedback, PLAIN)  # type: ignore[arg-type]
     task = asyncio.create_task(consumer.run())
     await asyncio.sleep(0.05)
     store.checkpoint = Checkpoint(2, 0)
@@ -109,7 +114,7 @@ async def test_it_reads_again_from_where_the_store_went_back_to():
 
 async def test_a_response_is_not_applied_after_the_store_went_back_before_it():
     store = Store(offset=4)
-    consumer = EventConsumer("video", store, Feedback())  # type: ignore[arg-type]
+    consumer = EventConsumer("video", store, Feedback(), PLAIN)  # type: ignore[arg-type]
     consumer._open_stream(4)
     await consumer._handle(response(9, 5, 6))
     store.checkpoint = Checkpoint(4, 0)
@@ -122,7 +127,7 @@ async def test_a_store_that_is_away_gets_the_same_events_again():
     store = Store()
     store.away = True
     feedback = Feedback(response(2, 1, 2))
-    consumer = EventConsumer("video", store, feedback)  # type: ignore[arg-type]
+    consumer = EventConsumer("video", store, feedback, PLAIN)  # type: ignore[arg-type]
     task = asyncio.create_task(consumer.run())
     async with asyncio.timeout(30):
         while not store.events:
@@ -131,3 +136,15 @@ async def test_a_store_that_is_away_gets_the_same_events_again():
     await asyncio.gather(task, return_exceptions=True)
     assert [event.offset for event in store.events] == [1, 2]
     assert len(feedback.requests) == 2
+
+
+async def test_an_erasure_is_passed_on_and_only_what_came_after_it_is_applied():
+    store = Store()
+    batch = response(4, 1, 2, 4)
+    erasure = feedback_pb.Erasure(erasure_id="x", user_digest=erasure_digest("anna"), erased_time_ms=9)
+    batch.records.insert(2, feedback_pb.LogRecord(offset=3, erasure=erasure))
+    batch.records[0].feedback.user_id = "bert"
+    await consume(store, batch)
+    assert store.erasures == [{erasure_digest("anna"): 3}]
+    assert [(event.offset, event.user_id) for event in store.events] == [(1, "bert"), (4, "anna")]
+    assert store.checkpoint.log_offset == 4

@@ -1,6 +1,10 @@
 """The SQLite log beyond the contract: what a read sees while others write."""
 
+import asyncio
+import threading
 from pathlib import Path
+
+import pytest
 
 from services.feedback.records import Feedback, Impression
 from services.feedback.sqlite_store import SqliteEventLog
@@ -25,3 +29,44 @@ async def test_a_commit_in_the_middle_of_a_read_hides_no_older_record(tmp_path: 
     assert [entry.record for entry in [*first, *then]] == [late, click]
     for each in (log, other):
         await each.close()
+
+
+async def test_who_reads_a_record_finds_it_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit is seen by readers before its writer goes on; an export that is asked for then must wait for it."""
+    log = SqliteEventLog(tmp_path, 100)
+    committed, go_on = threading.Event(), threading.Event()
+    look = log._look_for_latest
+
+    def look_late(removed: bool = False) -> None:
+        committed.set()
+        go_on.wait()
+        look(removed)
+
+    monkeypatch.setattr(log, "_look_for_latest", look_late)
+    append = asyncio.create_task(log.append([Feedback("e1", "anna", "alien", 2, 1_700_000_000_000, None, "", None)]))
+    await asyncio.to_thread(committed.wait)
+    (entry,) = await log.read(0, 10)
+    told = log.latest_offset
+    go_on.set()
+    await append
+    assert told == entry.offset == log.latest_offset
+    await log.close()
+
+
+async def test_a_read_from_before_an_erasure_brings_no_offset_back(tmp_path: Path) -> None:
+    log = SqliteEventLog(tmp_path, 100)
+    clicks = [Feedback(f"e{n}", user, "alien", 2, 1, None, "", None) for n, user in enumerate(("anna", "bob"))]
+    for click in clicks:
+        await log.append([click])
+
+    def erase_after_the_read(statement: str) -> None:
+        if statement == "COMMIT":
+            log._reader.set_trace_callback(None)
+            assert log._writer_thread.submit(log._delete_user, "bob", 2).result().removed_count == 1
+
+    log._reader.set_trace_callback(erase_after_the_read)
+    assert len(await log.read(0, 10)) == 2
+    # Bob's event is gone, the record of his erasure is the last.
+    assert [entry.offset for entry in await log.read(0, 10)] == [1, 3]
+    assert log.latest_offset == 3
+    await log.close()

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from services.ranking import spool as spool_module
 from services.ranking.config import SpoolSettings
 from services.ranking.spool import Spool
 from services.runtime.errors import InvalidFieldError, NotReadyError, SetupError
@@ -123,3 +124,20 @@ async def test_a_file_that_is_no_spool_is_named(tmp_path, dropped):
     (tmp_path / "video.sqlite").write_bytes(b"not a database, but long enough to be looked at" * 50)
     with pytest.raises(SetupError, match=r"video\.sqlite: cannot be used as a spool"):
         open_spool(tmp_path, dropped)
+
+
+async def test_the_files_hold_nothing_of_what_was_sent(tmp_path, dropped, monkeypatch):
+    monkeypatch.setattr(spool_module, "_IDLE_S", 0.05)
+    spool = open_spool(tmp_path, dropped)
+
+    def is_in_files():
+        return any(b"user-to-erase" in path.read_bytes() for path in tmp_path.iterdir())
+
+    async def send(bodies):
+        assert is_in_files()
+
+    for n in range(300):
+        spool.append(b"user-to-erase %d" % n)
+    await drain(spool, send, lambda: len(spool) == 0 and not is_in_files())
+    spool.append(b"somebody else")
+    assert [body for _, body in spool.peek(10)] == [b"somebody else"]

@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from services.runtime.followers import run_for_each
+from tests.support.waiting import until
 
 
 class Members:
@@ -27,12 +28,6 @@ class Members:
             await asyncio.Event().wait()
         finally:
             self.running.remove(name)
-
-
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def test_work_begins_and_ends_with_its_member():

@@ -17,6 +17,7 @@ from services.scoring.metrics import ScoringMetrics
 from services.scoring.serving import CONDITION, Serving
 from services.scoring.vectors import UNKNOWN
 from tests.support.tiny_bundle import tiny_item_fields
+from tests.support.waiting import until
 
 
 class FakeFeature:
@@ -62,12 +63,6 @@ class Running:
 
     def knows(self, item_id):
         return self.serving.model.items.rows([item_id])[0] != UNKNOWN
-
-
-async def until(condition):
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from services.scoring.config import ScoringSettings
 from services.scoring.metrics import ScoringMetrics
 from services.scoring.serving import CONDITION, Serving
 from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.waiting import until
 
 
 class Running:
@@ -51,12 +52,6 @@ class Running:
 
     def point_to(self, version):
         set_current_version(self.models, "video", version)
-
-
-async def until(condition):
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

@@ -26,43 +26,47 @@ from recmesh.type.v1 import event_kind_pb2 as recmesh_dot_type_dot_v1_dot_event_
 from recmesh.type.v1 import rung_pb2 as recmesh_dot_type_dot_v1_dot_rung__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*recmesh/feedback/v1/feedback_service.proto\x12\x13recmesh.feedback.v1\x1a recmesh/type/v1/event_kind.proto\x1a\x1arecmesh/type/v1/rung.proto\"\x89\x03\n\nImpression\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x16\n\x0eserved_time_ms\x18\x03 \x01(\x03\x12\x10\n\x08item_ids\x18\x04 \x03(\t\x12\x14\n\x0cpropensities\x18\x05 \x03(\x02\x12\x0e\n\x06scores\x18\x06 \x03(\x02\x12\x0f\n\x07sources\x18\x07 \x03(\t\x12\x15\n\rmodel_version\x18\x08 \x01(\t\x12#\n\x04rung\x18\t \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x1b\n\x0e\x66\x65\x61ture_offset\x18\r \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rhistory_count\x18\x0e \x01(\x05\x12\x18\n\x10retrieval_scores\x18\x0f \x03(\x02\x12\x1b\n\x13\x63lick_probabilities\x18\x10 \x03(\x02\x12 \n\x18\x63onversion_probabilities\x18\x11 \x03(\x02\x12\x19\n\x11predicted_ratings\x18\x12 \x03(\x02\x42\x11\n\x0f_feature_offset\"\xdb\x01\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12.\n\nevent_kind\x18\x04 \x01(\x0e\x32\x1a.recmesh.type.v1.EventKind\x12\x15\n\revent_time_ms\x18\x05 \x01(\x03\x12\x12\n\x05value\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\x08position\x18\x08 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_valueB\x0b\n\t_position\"b\n\x18RecordImpressionsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x34\n\x0bimpressions\x18\x02 \x03(\x0b\x32\x1f.recmesh.feedback.v1.Impression\"L\n\x19RecordImpressionsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x03\"X\n\x15RecordFeedbackRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.recmesh.feedback.v1.Feedback\"I\n\x16RecordFeedbackResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x03\"X\n\x15StreamFeedbackRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.recmesh.feedback.v1.Feedback\"I\n\x16StreamFeedbackResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x03\"V\n\x11TailEventsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_offset\x18\x02 \x01(\x03\x12\x19\n\x11last_record_count\x18\x03 \x01(\x03\"\\\n\x12TailEventsResponse\x12/\n\x07records\x18\x01 \x03(\x0b\x32\x1e.recmesh.feedback.v1.LogRecord\x12\x15\n\rlatest_offset\x18\x02 \x01(\x03\"\x8f\x01\n\tLogRecord\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x35\n\nimpression\x18\x02 \x01(\x0b\x32\x1f.recmesh.feedback.v1.ImpressionH\x00\x12\x31\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x03 \x01(\x0b\x32\x1d.recmesh.feedback.v1.FeedbackH\x00\x42\x08\n\x06record\"U\n\x15\x45xportExamplesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x15\n\rstart_time_ms\x18\x02 \x01(\x03\x12\x13\n\x0b\x65nd_time_ms\x18\x03 \x01(\x03\"\xe1\x03\n\x16\x45xportExamplesResponse\x12\x13\n\x0brequest_ids\x18\x01 \x03(\t\x12\x10\n\x08user_ids\x18\x02 \x03(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\x12\x11\n\tpositions\x18\x04 \x03(\x05\x12\x14\n\x0cpropensities\x18\x05 \x03(\x02\x12\x0f\n\x07sources\x18\x06 \x03(\t\x12\x16\n\x0emodel_versions\x18\x07 \x03(\t\x12\x17\n\x0fserved_times_ms\x18\x08 \x03(\x03\x12\x0f\n\x07\x63licked\x18\t \x03(\x08\x12\x11\n\tconverted\x18\n \x03(\x08\x12\x0f\n\x07ratings\x18\x0b \x03(\x02\x12$\n\x05rungs\x18\x0e \x03(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x0e\n\x06scores\x18\x0f \x03(\x02\x12\x18\n\x10retrieval_scores\x18\x10 \x03(\x02\x12\x1b\n\x13\x63lick_probabilities\x18\x11 \x03(\x02\x12 \n\x18\x63onversion_probabilities\x18\x12 \x03(\x02\x12\x19\n\x11predicted_ratings\x18\x13 \x03(\x02\x12\x17\n\x0f\x66\x65\x61ture_offsets\x18\x14 \x03(\x03\x12\x16\n\x0ehistory_counts\x18\x15 \x03(\x05\x12\x13\n\x0blog_offsets\x18\x16 \x03(\x03\"6\n\x11\x44\x65leteUserRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"+\n\x12\x44\x65leteUserResponse\x12\x15\n\rremoved_count\x18\x01 \x01(\x03\x32\x8a\x05\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12r\n\x11RecordImpressions\x12-.recmesh.feedback.v1.RecordImpressionsRequest\x1a..recmesh.feedback.v1.RecordImpressionsResponse\x12i\n\x0eRecordFeedback\x12*.recmesh.feedback.v1.RecordFeedbackRequest\x1a+.recmesh.feedback.v1.RecordFeedbackResponse\x12k\n\x0eStreamFeedback\x12*.recmesh.feedback.v1.StreamFeedbackRequest\x1a+.recmesh.feedback.v1.StreamFeedbackResponse(\x01\x12_\n\nTailEvents\x12&.recmesh.feedback.v1.TailEventsRequest\x1a\'.recmesh.feedback.v1.TailEventsResponse0\x01\x12k\n\x0e\x45xportExamples\x12*.recmesh.feedback.v1.ExportExamplesRequest\x1a+.recmesh.feedback.v1.ExportExamplesResponse0\x01\x12]\n\nDeleteUser\x12&.recmesh.feedback.v1.DeleteUserRequest\x1a\'.recmesh.feedback.v1.DeleteUserResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*recmesh/feedback/v1/feedback_service.proto\x12\x13recmesh.feedback.v1\x1a recmesh/type/v1/event_kind.proto\x1a\x1arecmesh/type/v1/rung.proto\"\x89\x03\n\nImpression\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x16\n\x0eserved_time_ms\x18\x03 \x01(\x03\x12\x10\n\x08item_ids\x18\x04 \x03(\t\x12\x14\n\x0cpropensities\x18\x05 \x03(\x02\x12\x0e\n\x06scores\x18\x06 \x03(\x02\x12\x0f\n\x07sources\x18\x07 \x03(\t\x12\x15\n\rmodel_version\x18\x08 \x01(\t\x12#\n\x04rung\x18\t \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x1b\n\x0e\x66\x65\x61ture_offset\x18\r \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rhistory_count\x18\x0e \x01(\x05\x12\x18\n\x10retrieval_scores\x18\x0f \x03(\x02\x12\x1b\n\x13\x63lick_probabilities\x18\x10 \x03(\x02\x12 \n\x18\x63onversion_probabilities\x18\x11 \x03(\x02\x12\x19\n\x11predicted_ratings\x18\x12 \x03(\x02\x42\x11\n\x0f_feature_offset\"\x8a\x02\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12.\n\nevent_kind\x18\x04 \x01(\x0e\x32\x1a.recmesh.type.v1.EventKind\x12\x15\n\revent_time_ms\x18\x05 \x01(\x03\x12\x12\n\x05value\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\x08position\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12-\n\x07\x63onsent\x18\t \x01(\x0e\x32\x1c.recmesh.feedback.v1.ConsentB\x08\n\x06_valueB\x0b\n\t_position\"b\n\x18RecordImpressionsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x34\n\x0bimpressions\x18\x02 \x03(\x0b\x32\x1f.recmesh.feedback.v1.Impression\"c\n\x19RecordImpressionsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x03\x12\x15\n\rdropped_count\x18\x03 \x01(\x03\"X\n\x15RecordFeedbackRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.recmesh.feedback.v1.Feedback\"`\n\x16RecordFeedbackResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x03\x12\x15\n\rdropped_count\x18\x03 \x01(\x03\"X\n\x15StreamFeedbackRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.recmesh.feedback.v1.Feedback\"`\n\x16StreamFeedbackResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x03\x12\x15\n\rdropped_count\x18\x03 \x01(\x03\"V\n\x11TailEventsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_offset\x18\x02 \x01(\x03\x12\x19\n\x11last_record_count\x18\x03 \x01(\x03\"\\\n\x12TailEventsResponse\x12/\n\x07records\x18\x01 \x03(\x0b\x32\x1e.recmesh.feedback.v1.LogRecord\x12\x15\n\rlatest_offset\x18\x02 \x01(\x03\"\xc0\x01\n\tLogRecord\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x35\n\nimpression\x18\x02 \x01(\x0b\x32\x1f.recmesh.feedback.v1.ImpressionH\x00\x12\x31\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x03 \x01(\x0b\x32\x1d.recmesh.feedback.v1.FeedbackH\x00\x12/\n\x07\x65rasure\x18\x04 \x01(\x0b\x32\x1c.recmesh.feedback.v1.ErasureH\x00\x42\x08\n\x06record\"J\n\x07\x45rasure\x12\x12\n\nerasure_id\x18\x01 \x01(\t\x12\x13\n\x0buser_digest\x18\x02 \x01(\x0c\x12\x16\n\x0e\x65rased_time_ms\x18\x03 \x01(\x03\"U\n\x15\x45xportExamplesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x15\n\rstart_time_ms\x18\x02 \x01(\x03\x12\x13\n\x0b\x65nd_time_ms\x18\x03 \x01(\x03\"\xe1\x03\n\x16\x45xportExamplesResponse\x12\x13\n\x0brequest_ids\x18\x01 \x03(\t\x12\x10\n\x08user_ids\x18\x02 \x03(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\x12\x11\n\tpositions\x18\x04 \x03(\x05\x12\x14\n\x0cpropensities\x18\x05 \x03(\x02\x12\x0f\n\x07sources\x18\x06 \x03(\t\x12\x16\n\x0emodel_versions\x18\x07 \x03(\t\x12\x17\n\x0fserved_times_ms\x18\x08 \x03(\x03\x12\x0f\n\x07\x63licked\x18\t \x03(\x08\x12\x11\n\tconverted\x18\n \x03(\x08\x12\x0f\n\x07ratings\x18\x0b \x03(\x02\x12$\n\x05rungs\x18\x0e \x03(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x0e\n\x06scores\x18\x0f \x03(\x02\x12\x18\n\x10retrieval_scores\x18\x10 \x03(\x02\x12\x1b\n\x13\x63lick_probabilities\x18\x11 \x03(\x02\x12 \n\x18\x63onversion_probabilities\x18\x12 \x03(\x02\x12\x19\n\x11predicted_ratings\x18\x13 \x03(\x02\x12\x17\n\x0f\x66\x65\x61ture_offsets\x18\x14 \x03(\x03\x12\x16\n\x0ehistory_counts\x18\x15 \x03(\x05\x12\x13\n\x0blog_offsets\x18\x16 \x03(\x03\"6\n\x11\x44\x65leteUserRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"h\n\x12\x44\x65leteUserResponse\x12\x15\n\rremoved_count\x18\x01 \x01(\x03\x12\x14\n\x0crecord_count\x18\x02 \x01(\x03\x12\x15\n\rexample_count\x18\x03 \x01(\x03\x12\x0e\n\x06offset\x18\x04 \x01(\x03*K\n\x07\x43onsent\x12\x17\n\x13\x43ONSENT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONSENT_GRANTED\x10\x01\x12\x12\n\x0e\x43ONSENT_DENIED\x10\x02\x32\x8a\x05\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12r\n\x11RecordImpressions\x12-.recmesh.feedback.v1.RecordImpressionsRequest\x1a..recmesh.feedback.v1.RecordImpressionsResponse\x12i\n\x0eRecordFeedback\x12*.recmesh.feedback.v1.RecordFeedbackRequest\x1a+.recmesh.feedback.v1.RecordFeedbackResponse\x12k\n\x0eStreamFeedback\x12*.recmesh.feedback.v1.StreamFeedbackRequest\x1a+.recmesh.feedback.v1.StreamFeedbackResponse(\x01\x12_\n\nTailEvents\x12&.recmesh.feedback.v1.TailEventsRequest\x1a\'.recmesh.feedback.v1.TailEventsResponse0\x01\x12k\n\x0e\x45xportExamples\x12*.recmesh.feedback.v1.ExportExamplesRequest\x1a+.recmesh.feedback.v1.ExportExamplesResponse0\x01\x12]\n\nDeleteUser\x12&.recmesh.feedback.v1.DeleteUserRequest\x1a\'.recmesh.feedback.v1.DeleteUserResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'recmesh.feedback.v1.feedback_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CONSENT']._serialized_start=2557
+  _globals['_CONSENT']._serialized_end=2632
   _globals['_IMPRESSION']._serialized_start=130
   _globals['_IMPRESSION']._serialized_end=523
   _globals['_FEEDBACK']._serialized_start=526
-  _globals['_FEEDBACK']._serialized_end=745
-  _globals['_RECORDIMPRESSIONSREQUEST']._serialized_start=747
-  _globals['_RECORDIMPRESSIONSREQUEST']._serialized_end=845
-  _globals['_RECORDIMPRESSIONSRESPONSE']._serialized_start=847
-  _globals['_RECORDIMPRESSIONSRESPONSE']._serialized_end=923
-  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=925
-  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=1013
-  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=1015
-  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=1088
-  _globals['_STREAMFEEDBACKREQUEST']._serialized_start=1090
-  _globals['_STREAMFEEDBACKREQUEST']._serialized_end=1178
-  _globals['_STREAMFEEDBACKRESPONSE']._serialized_start=1180
-  _globals['_STREAMFEEDBACKRESPONSE']._serialized_end=1253
-  _globals['_TAILEVENTSREQUEST']._serialized_start=1255
-  _globals['_TAILEVENTSREQUEST']._serialized_end=1341
-  _globals['_TAILEVENTSRESPONSE']._serialized_start=1343
-  _globals['_TAILEVENTSRESPONSE']._serialized_end=1435
-  _globals['_LOGRECORD']._serialized_start=1438
-  _globals['_LOGRECORD']._serialized_end=1581
-  _globals['_EXPORTEXAMPLESREQUEST']._serialized_start=1583
-  _globals['_EXPORTEXAMPLESREQUEST']._serialized_end=1668
-  _globals['_EXPORTEXAMPLESRESPONSE']._serialized_start=1671
-  _globals['_EXPORTEXAMPLESRESPONSE']._serialized_end=2152
-  _globals['_DELETEUSERREQUEST']._serialized_start=2154
-  _globals['_DELETEUSERREQUEST']._serialized_end=2208
-  _globals['_DELETEUSERRESPONSE']._serialized_start=2210
-  _globals['_DELETEUSERRESPONSE']._serialized_end=2253
-  _globals['_FEEDBACKSERVICE']._serialized_start=2256
-  _globals['_FEEDBACKSERVICE']._serialized_end=2906
+  _globals['_FEEDBACK']._serialized_end=792
+  _globals['_RECORDIMPRESSIONSREQUEST']._serialized_start=794
+  _globals['_RECORDIMPRESSIONSREQUEST']._serialized_end=892
+  _globals['_RECORDIMPRESSIONSRESPONSE']._serialized_start=894
+  _globals['_RECORDIMPRESSIONSRESPONSE']._serialized_end=993
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=995
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=1083
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=1085
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=1181
+  _globals['_STREAMFEEDBACKREQUEST']._serialized_start=1183
+  _globals['_STREAMFEEDBACKREQUEST']._serialized_end=1271
+  _globals['_STREAMFEEDBACKRESPONSE']._serialized_start=1273
+  _globals['_STREAMFEEDBACKRESPONSE']._serialized_end=1369
+  _globals['_TAILEVENTSREQUEST']._serialized_start=1371
+  _globals['_TAILEVENTSREQUEST']._serialized_end=1457
+  _globals['_TAILEVENTSRESPONSE']._serialized_start=1459
+  _globals['_TAILEVENTSRESPONSE']._serialized_end=1551
+  _globals['_LOGRECORD']._serialized_start=1554
+  _globals['_LOGRECORD']._serialized_end=1746
+  _globals['_ERASURE']._serialized_start=1748
+  _globals['_ERASURE']._serialized_end=1822
+  _globals['_EXPORTEXAMPLESREQUEST']._serialized_start=1824
+  _globals['_EXPORTEXAMPLESREQUEST']._serialized_end=1909
+  _globals['_EXPORTEXAMPLESRESPONSE']._serialized_start=1912
+  _globals['_EXPORTEXAMPLESRESPONSE']._serialized_end=2393
+  _globals['_DELETEUSERREQUEST']._serialized_start=2395
+  _globals['_DELETEUSERREQUEST']._serialized_end=2449
+  _globals['_DELETEUSERRESPONSE']._serialized_start=2451
+  _globals['_DELETEUSERRESPONSE']._serialized_end=2555
+  _globals['_FEEDBACKSERVICE']._serialized_start=2635
+  _globals['_FEEDBACKSERVICE']._serialized_end=3285
 # @@protoc_insertion_point(module_scope)

@@ -1,12 +1,22 @@
 from recmesh.type.v1 import event_kind_pb2 as _event_kind_pb2
 from recmesh.type.v1 import rung_pb2 as _rung_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Consent(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONSENT_UNSPECIFIED: _ClassVar[Consent]
+    CONSENT_GRANTED: _ClassVar[Consent]
+    CONSENT_DENIED: _ClassVar[Consent]
+CONSENT_UNSPECIFIED: Consent
+CONSENT_GRANTED: Consent
+CONSENT_DENIED: Consent
 
 class Impression(_message.Message):
     __slots__ = ("request_id", "user_id", "served_time_ms", "item_ids", "propensities", "scores", "sources", "model_version", "rung", "feature_offset", "history_count", "retrieval_scores", "click_probabilities", "conversion_probabilities", "predicted_ratings")
@@ -43,7 +53,7 @@ class Impression(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_ids: _Optional[_Iterable[str]] = ..., propensities: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., rung: _Optional[_Union[_rung_pb2.Rung, str]] = ..., feature_offset: _Optional[int] = ..., history_count: _Optional[int] = ..., retrieval_scores: _Optional[_Iterable[float]] = ..., click_probabilities: _Optional[_Iterable[float]] = ..., conversion_probabilities: _Optional[_Iterable[float]] = ..., predicted_ratings: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("event_id", "user_id", "item_id", "event_kind", "event_time_ms", "value", "request_id", "position")
+    __slots__ = ("event_id", "user_id", "item_id", "event_kind", "event_time_ms", "value", "request_id", "position", "consent")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +62,7 @@ class Feedback(_message.Message):
     VALUE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    CONSENT_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     user_id: str
     item_id: str
@@ -60,7 +71,8 @@ class Feedback(_message.Message):
     value: float
     request_id: str
     position: int
-    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., event_kind: _Optional[_Union[_event_kind_pb2.EventKind, str]] = ..., event_time_ms: _Optional[int] = ..., value: _Optional[float] = ..., request_id: _Optional[str] = ..., position: _Optional[int] = ...) -> None: ...
+    consent: Consent
+    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., event_kind: _Optional[_Union[_event_kind_pb2.EventKind, str]] = ..., event_time_ms: _Optional[int] = ..., value: _Optional[float] = ..., request_id: _Optional[str] = ..., position: _Optional[int] = ..., consent: _Optional[_Union[Consent, str]] = ...) -> None: ...
 
 class RecordImpressionsRequest(_message.Message):
     __slots__ = ("scenario", "impressions")
@@ -71,12 +83,14 @@ class RecordImpressionsRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., impressions: _Optional[_Iterable[_Union[Impression, _Mapping]]] = ...) -> None: ...
 
 class RecordImpressionsResponse(_message.Message):
-    __slots__ = ("accepted_count", "duplicate_count")
+    __slots__ = ("accepted_count", "duplicate_count", "dropped_count")
     ACCEPTED_COUNT_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_COUNT_FIELD_NUMBER: _ClassVar[int]
     accepted_count: int
     duplicate_count: int
-    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ...) -> None: ...
+    dropped_count: int
+    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ..., dropped_count: _Optional[int] = ...) -> None: ...
 
 class RecordFeedbackRequest(_message.Message):
     __slots__ = ("scenario", "events")
@@ -87,12 +101,14 @@ class RecordFeedbackRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Feedback, _Mapping]]] = ...) -> None: ...
 
 class RecordFeedbackResponse(_message.Message):
-    __slots__ = ("accepted_count", "duplicate_count")
+    __slots__ = ("accepted_count", "duplicate_count", "dropped_count")
     ACCEPTED_COUNT_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_COUNT_FIELD_NUMBER: _ClassVar[int]
     accepted_count: int
     duplicate_count: int
-    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ...) -> None: ...
+    dropped_count: int
+    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ..., dropped_count: _Optional[int] = ...) -> None: ...
 
 class StreamFeedbackRequest(_message.Message):
     __slots__ = ("scenario", "events")
@@ -103,12 +119,14 @@ class StreamFeedbackRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Feedback, _Mapping]]] = ...) -> None: ...
 
 class StreamFeedbackResponse(_message.Message):
-    __slots__ = ("accepted_count", "duplicate_count")
+    __slots__ = ("accepted_count", "duplicate_count", "dropped_count")
     ACCEPTED_COUNT_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_COUNT_FIELD_NUMBER: _ClassVar[int]
     accepted_count: int
     duplicate_count: int
-    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ...) -> None: ...
+    dropped_count: int
+    def __init__(self, accepted_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ..., dropped_count: _Optional[int] = ...) -> None: ...
 
 class TailEventsRequest(_message.Message):
     __slots__ = ("scenario", "after_offset", "last_record_count")
@@ -129,14 +147,26 @@ class TailEventsResponse(_message.Message):
     def __init__(self, records: _Optional[_Iterable[_Union[LogRecord, _Mapping]]] = ..., latest_offset: _Optional[int] = ...) -> None: ...
 
 class LogRecord(_message.Message):
-    __slots__ = ("offset", "impression", "feedback")
+    __slots__ = ("offset", "impression", "feedback", "erasure")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     IMPRESSION_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    ERASURE_FIELD_NUMBER: _ClassVar[int]
     offset: int
     impression: Impression
     feedback: Feedback
-    def __init__(self, offset: _Optional[int] = ..., impression: _Optional[_Union[Impression, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ...) -> None: ...
+    erasure: Erasure
+    def __init__(self, offset: _Optional[int] = ..., impression: _Optional[_Union[Impression, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., erasure: _Optional[_Union[Erasure, _Mapping]] = ...) -> None: ...
+
+class Erasure(_message.Message):
+    __slots__ = ("erasure_id", "user_digest", "erased_time_ms")
+    ERASURE_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ERASED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    erasure_id: str
+    user_digest: bytes
+    erased_time_ms: int
+    def __init__(self, erasure_id: _Optional[str] = ..., user_digest: _Optional[bytes] = ..., erased_time_ms: _Optional[int] = ...) -> None: ...
 
 class ExportExamplesRequest(_message.Message):
     __slots__ = ("scenario", "start_time_ms", "end_time_ms")
@@ -201,7 +231,13 @@ class DeleteUserRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., user_id: _Optional[str] = ...) -> None: ...
 
 class DeleteUserResponse(_message.Message):
-    __slots__ = ("removed_count",)
+    __slots__ = ("removed_count", "record_count", "example_count", "offset")
     REMOVED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RECORD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     removed_count: int
-    def __init__(self, removed_count: _Optional[int] = ...) -> None: ...
+    record_count: int
+    example_count: int
+    offset: int
+    def __init__(self, removed_count: _Optional[int] = ..., record_count: _Optional[int] = ..., example_count: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...

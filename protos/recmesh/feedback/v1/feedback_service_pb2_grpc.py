@@ -108,7 +108,8 @@ class FeedbackServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Erases one user's events, impressions and examples in one scenario.
+        """Erases one user's events, impressions and examples in one scenario, for good: once it is answered, or was begun,
+        every service that follows the log erases the user too, and nothing that is still on its way brings the user back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -15,7 +15,7 @@ SUMMARY: dict[str, Any] = {
     "unacknowledged_events": 4, "degraded_answers": 1, "degraded_reasons": {"scoring_slow": 1}, "rungs": {"scorer": 2},
     "latency_ms": {"p50": 5.0}, "logged_without_acknowledgement": {"impressions": 10, "events": 0},
     "grouped_by": "model_version", "ctr": RATE, "ctr_by_group": {"": RATE, "v1": RATE}, "ctr_by_position": [RATE],
-    "ctr_lift": None, "ctr_lift_of": None,
+    "ctr_lift": None, "ctr_lift_of": None, "kills": None,
 }  # fmt: skip
 
 
@@ -45,3 +45,11 @@ def test_a_lift_is_told_with_its_interval() -> None:
 def test_without_an_answer_there_is_no_latency() -> None:
     text = printed(latency_ms=None, rungs={}, ctr={"shown": 0, "clicked": 0, "ctr": None})
     assert "never answered" in text
+
+
+def test_kills_are_told_with_what_came_of_them() -> None:
+    killed = {"process": "ranking", "pid": 41, "new_pid": None, "at_s": 3.0, "whole_after_s": None}
+    text = printed(kills={"recovered": False, "answerless_while_ranking_served": 0, "killed": [killed]})
+    assert "simulated" in next(line for line in text.splitlines() if "kill -9" in line)
+    assert "ranking" in text
+    assert "never" in text

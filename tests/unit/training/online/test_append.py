@@ -5,6 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.runtime.pseudonym import Pseudonyms
 from services.training.online.append import News, append
 from services.training.online.point_in_time import UNKNOWN
 from services.training.tables import EVENTS, ITEMS, USERS, Tables
@@ -51,3 +52,25 @@ def test_appending_again_changes_nothing(rows: list[tuple[int, str, int]]) -> No
     assert twice.tables.events.equals(once.tables.events)
     assert twice.log_offsets.tolist() == once.log_offsets.tolist()
     assert (twice.new_events, twice.new_items, twice.new_users) == (0, 0, 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["u", "v", "w"]), st.booleans()), max_size=12))
+def test_a_user_of_the_tables_and_of_the_log_are_one(done: list[tuple[str, bool]]) -> None:
+    """Some events reach the tables, the others the log, which knows users by their pseudonyms only."""
+    pseudonyms = Pseudonyms(b"k" * 32, "video")
+    rows = [(f"e{n}", user, "a", n) for n, (user, _) in enumerate(done)]
+    old = [row for row, (_, is_old) in zip(rows, done, strict=True) if is_old]
+    logged = events([(event_id, pseudonyms.of(user), *rest) for event_id, user, *rest in rows])
+    tables = Tables(
+        items(["a"]),
+        pa.Table.from_pylist([{"user_id": user, "attributes": {"n": user}} for user in {row[1] for row in old}], USERS),
+        events(old),
+    )
+    found = append(tables, News(items(["a"]), logged), pseudonyms)
+    assert found.repeated_events == len(old)
+    assert found.tables.events["user_id"].to_pylist() == [pseudonyms.of(row[1]) for row in rows]
+    assert found.tables.users["user_id"].to_pylist() == sorted({pseudonyms.of(row[1]) for row in rows})
+    attributes = dict(zip(*(found.tables.users[name].to_pylist() for name in ("user_id", "attributes")), strict=True))
+    assert all(attributes[pseudonyms.of(row[1])] == [("n", row[1])] for row in old)
+    again = append(found.tables, News(items(["a"]), logged), pseudonyms)
+    assert (again.new_events, again.new_users) == (0, 0)
