@@ -66,11 +66,12 @@ def test_a_user_of_the_tables_and_of_the_log_are_one(done: list[tuple[str, bool]
         pa.Table.from_pylist([{"user_id": user, "attributes": {"n": user}} for user in {row[1] for row in old}], USERS),
         events(old),
     )
-    found = append(tables, News(items(["a"]), logged), pseudonyms)
+    found = append(tables, News(items(["a"]), logged, np.arange(1, len(rows) + 1)), pseudonyms)
     assert found.repeated_events == len(old)
+    assert found.log_offsets.tolist() == list(range(1, len(rows) + 1))
     assert found.tables.events["user_id"].to_pylist() == [pseudonyms.of(row[1]) for row in rows]
     assert found.tables.users["user_id"].to_pylist() == sorted({pseudonyms.of(row[1]) for row in rows})
     attributes = dict(zip(*(found.tables.users[name].to_pylist() for name in ("user_id", "attributes")), strict=True))
     assert all(attributes[pseudonyms.of(row[1])] == [("n", row[1])] for row in old)
-    again = append(found.tables, News(items(["a"]), logged), pseudonyms)
+    again = append(found.tables, News(items(["a"]), logged, np.arange(1, len(rows) + 1)), pseudonyms)
     assert (again.new_events, again.new_users) == (0, 0)
