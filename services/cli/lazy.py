@@ -29,6 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "services.cli.simulation.command:simulate",
         "Simulated users on a running mesh; counts what it kept of them.",
     ),
+    "experiment": (
+        "services.cli.experiment.command:app",
+        "Deal users to variants, see who wins, and roll back what does harm.",
+    ),
     "bench": ("services.cli.bench.command:app", "Measure a running mesh against the same model in process."),
 }
 """Name → where it is (module:attribute; a function, or a typer app) and one line of help."""

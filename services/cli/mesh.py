@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,6 +21,7 @@ from recmesh.feature.v1.feature_service_pb2_grpc import FeatureServiceStub
 from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from services.cli.client import CallError, describe
 from services.cli.engines import EngineChoice, Engines, settle_engines
+from services.cli.experiment.watch import Sources, watch_forever
 from services.cli.plan import ProcessSpec, UpdatePlan, plan_processes, plan_updates, process_names
 from services.cli.ports import choose_ports, read_ports
 from services.cli.privacy.erasure import erase_from_services, erase_locally, forget_request, read_requests
@@ -91,7 +93,9 @@ async def running_mesh(
                 await supervisor.start([spec.name for spec in late])
                 await _bring_up(supervisor, scenarios, state, engines, console)
                 supervisor.start_late(spec.name for spec in late)
-                yield Mesh(scenarios, {spec.name: spec for spec in specs})
+                by_name = {spec.name: spec for spec in specs}
+                async with _watched_experiments(scenarios, by_name, state, console):
+                    yield Mesh(scenarios, by_name)
             finally:
                 console.print("stopping")
                 await supervisor.stop()
@@ -154,6 +158,24 @@ def print_addresses(specs: dict[str, ProcessSpec], console: Console) -> None:
     for spec in specs.values():
         table.add_row(spec.name, shown_address(spec), shown_metrics(spec))
     console.print(table)
+
+
+@asynccontextmanager
+async def _watched_experiments(
+    scenarios: dict[str, Scenario], specs: dict[str, ProcessSpec], state: StateFolder, console: Console
+) -> AsyncIterator[None]:
+    """Roll back what crosses a guardrail meanwhile."""
+
+    def say(line: str) -> None:
+        console.print(f"[yellow]{escape(line)}[/]", highlight=False)
+
+    sources = Sources(specs["feedback"].address, specs["ranking"].metrics_address)
+    watch = asyncio.create_task(watch_forever(state, scenarios, sources, say))
+    try:
+        yield
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
 
 
 @contextmanager

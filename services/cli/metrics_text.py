@@ -20,7 +20,11 @@ class Sample(NamedTuple):
 def fetch_metrics(address: str) -> list[Sample]:
     """All samples that the process at host:port shows. OSError when it does not answer."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=FETCH_S) as response:
-        text = response.read().decode()
+        return parse_metrics(response.read().decode())
+
+
+def parse_metrics(text: str) -> list[Sample]:
+    """All samples of a page."""
     return [
         Sample(sample.name, sample.labels, sample.value)
         for family in text_string_to_metric_families(text)

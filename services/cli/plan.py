@@ -183,9 +183,8 @@ def plan_processes(
         specs.append(service("scoring", 3, scoring_config, scoring_name(name), name))
     consumers = {"feature": address("feature"), "feedback": address("feedback"), "scoring": scoring}
     specs.append(service("candidate", 4, consumers | {"models": models, "index": {"engine": "faiss"}}))
-    specs.append(
-        service("ranking", 5, consumers | privacy | {"candidate": address("candidate"), "spool": str(state.spool)})
-    )
+    folders = {"spool": str(state.spool), "experiments": str(state.experiments)}
+    specs.append(service("ranking", 5, consumers | privacy | {"candidate": address("candidate")} | folders))
     return specs
 
 

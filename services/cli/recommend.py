@@ -111,6 +111,8 @@ def show_answer(
         table.add_row(str(rank), *moved, *cells)
     console.print(table)
     facts = [f"rung {rung_name(response.rung)}", f"model {response.model_version or 'none'}"]
+    if response.variant:
+        facts.append(f"variant {response.variant} of {response.experiment}")
     facts += [f"{response.candidate_count} candidates", f"{milliseconds:.1f} ms", f"request {response.request_id}"]
     console.print(" · ".join(facts), style="dim", highlight=False)
     if response.degraded_reasons:

@@ -21,6 +21,7 @@ class StateFolder:
         self.run = self.root / "run"
         self.log = self.root / "log"
         self.spool = self.root / "spool"
+        self.experiments = self.root / "experiments"
         self.seeds = self.root / "seed"
         self.engines = self.root / "engines.yaml"
         self.key = self.root / "pseudonym.key"

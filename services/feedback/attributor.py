@@ -15,6 +15,7 @@ from services.feedback.examples import Example
 from services.feedback.log_reader import ATTRIBUTION, LogReader
 from services.feedback.records import Erasure, LogRecord
 from services.feedback.store import EventLog
+from services.feedback.variant_totals import InterleavingCounts, VariantCounts
 from services.runtime.errors import NotReadyError
 from services.runtime.pseudonym import erasure_digest
 from services.runtime.tail import Changes
@@ -95,6 +96,10 @@ class Attributor:
             start = page.next_start
             if page.examples:
                 yield page.examples
+
+    async def variant_counts(self, experiment: str) -> tuple[list[VariantCounts], InterleavingCounts]:
+        """What an experiment's variants have earned, as far as the log is attributed."""
+        return await self._in_thread(self.examples.variant_counts, experiment)
 
     async def delete_user(self, user_id: str) -> Removed:
         """Erase the user's records from the log and the examples."""

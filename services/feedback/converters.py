@@ -1,6 +1,7 @@
 """Messages to records and back. The only file of the service that touches the stubs; every field is checked here."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ from recmesh.type.v1 import rung_pb2
 from services.feedback.attributor import Removed
 from services.feedback.consent import ConsentRules
 from services.feedback.examples import Example
-from services.feedback.records import Erasure, Feedback, Impression, LogRecord
+from services.feedback.records import Erasure, Feedback, Impression, LogRecord, Team
 from services.feedback.tenant import Taken
+from services.feedback.variant_totals import InterleavingCounts, VariantCounts
 from services.runtime.checks import (
     check_count,
     check_enum,
@@ -24,7 +26,7 @@ from services.runtime.checks import (
 from services.runtime.errors import InvalidFieldError
 from services.runtime.messages import MAX_HISTORY
 from services.runtime.pseudonym import Pseudonyms
-from services.runtime.scenario import EVENT_NAMES
+from services.runtime.scenario import EVENT_NAMES, NAME_PATTERN
 
 MAX_BATCH = 1_000
 MAX_SHOWN_ITEMS = 200
@@ -39,10 +41,12 @@ _EXAMPLE_COLUMNS = {
     "rungs": "rung", "scores": "score", "retrieval_scores": "retrieval_score",
     "click_probabilities": "click_probability", "conversion_probabilities": "conversion_probability",
     "predicted_ratings": "predicted_rating", "feature_offsets": "feature_offset", "history_counts": "history_count",
-    "log_offsets": "log_offset",
+    "log_offsets": "log_offset", "experiments": "experiment", "variants": "variant",
 }  # fmt: skip
 # What a column of numbers says where an example has none.
 _ABSENT = {"feature_offset": -1}
+_NAME_TEXT = "send 1 to 32 of a-z, 0-9 and '-' that begin with a letter"
+_TEAMS_TEXT = "0 (TEAM_UNSPECIFIED), 1 (TEAM_FIRST), 2 (TEAM_SECOND)"
 RUNGS = {number: name for name, number in rung_pb2.Rung.items() if number}
 
 
@@ -72,6 +76,7 @@ def _impression(field: str, message: pb.Impression, pseudonyms: Pseudonyms) -> I
         list(message.sources),
         message.model_version,
         message.rung,
+        *_variant(field, message),
         message.feature_offset if message.HasField("feature_offset") else None,
         message.history_count,
         # A column of proto3 has no absence: an empty one is one that is not known.
@@ -103,6 +108,25 @@ def _check_features(field: str, impression: Impression) -> None:
             check_finite(f"{field}.{name}[{place}]", value)
             if name.endswith("probabilities"):
                 check_range(f"{field}.{name}[{place}]", value, 0, 1)
+
+
+def _variant(field: str, message: pb.Impression) -> tuple[str, str, tuple[int, ...]]:
+    """Experiment, variant and teams."""
+    experiment, variant, teams = message.experiment, message.variant, message.teams
+    if bool(experiment) != bool(variant):
+        raise InvalidFieldError(
+            f"{field}.{'experiment' if variant else 'variant'}", "is empty; send experiment and variant, or neither"
+        )
+    for name, value in (("experiment", experiment), ("variant", variant)):
+        if value and not re.match(NAME_PATTERN, value):
+            raise InvalidFieldError(f"{field}.{name}", f"is {value[:64]!r}; {_NAME_TEXT}")
+    if teams and not experiment:
+        raise InvalidFieldError(f"{field}.teams", "has entries without an experiment; send both, or neither")
+    if teams:
+        check_same_length(f"{field}.teams", teams, f"{field}.item_ids", message.item_ids)
+    for place, team in enumerate(teams):
+        check_enum(f"{field}.teams[{place}]", team, list(Team), _TEAMS_TEXT)
+    return experiment, variant, tuple(teams)
 
 
 def _check_propensity(field: str, value: float) -> None:
@@ -175,6 +199,13 @@ def export_range_of(request: pb.ExportExamplesRequest) -> tuple[int, int]:
     return start, end or MAX_INT64
 
 
+def experiment_of(request: pb.GetVariantCountsRequest) -> str:
+    """The experiment's name. InvalidFieldError where it is none."""
+    if not re.match(NAME_PATTERN, request.experiment):
+        raise InvalidFieldError("experiment", f"is {request.experiment[:64]!r}; {_NAME_TEXT}")
+    return request.experiment
+
+
 def user_id_of(request: pb.DeleteUserRequest, pseudonyms: Pseudonyms) -> str:
     """The pseudonym of the user to erase. InvalidFieldError where the id is bad."""
     return pseudonyms.of(check_id("user_id", request.user_id))
@@ -218,6 +249,16 @@ def examples_response(examples: Sequence[Example]) -> pb.ExportExamplesResponse:
         for column, field in _EXAMPLE_COLUMNS.items()
     }
     return pb.ExportExamplesResponse(**columns)
+
+
+def variant_counts_response(
+    variants: Sequence[VariantCounts], interleaving: InterleavingCounts
+) -> pb.GetVariantCountsResponse:
+    """An experiment's counts as a message."""
+    return pb.GetVariantCountsResponse(
+        variants=[pb.VariantCounts(**variant._asdict()) for variant in variants],
+        interleaving=pb.InterleavingCounts(**interleaving._asdict()),
+    )
 
 
 def delete_response(removed: Removed) -> pb.DeleteUserResponse:

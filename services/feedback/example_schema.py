@@ -8,21 +8,18 @@ import sqlite3
 from pathlib import Path
 
 from services.feedback.partition import ALL, Partition
-from services.feedback.sqlite_store import add_missing_columns, connect, empty_wal
+from services.feedback.sqlite_store import add_columns, connect, empty_wal
 from services.runtime.errors import SetupError
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
     log_offset INTEGER PRIMARY KEY, request_id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
-    served_time_ms INTEGER NOT NULL, model_version TEXT NOT NULL, experiment TEXT NOT NULL DEFAULT '',
-    variant TEXT NOT NULL DEFAULT '', rung INTEGER NOT NULL DEFAULT 0, feature_offset INTEGER,
-    history_count INTEGER NOT NULL DEFAULT 0, file INTEGER
+    served_time_ms INTEGER NOT NULL, model_version TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS shown (
     answer_offset INTEGER NOT NULL, position INTEGER NOT NULL, user_id TEXT NOT NULL, item_id TEXT NOT NULL,
     propensity REAL NOT NULL, source TEXT NOT NULL, clicked INTEGER NOT NULL,
-    converted INTEGER NOT NULL, rating REAL NOT NULL, score REAL NOT NULL DEFAULT 0, retrieval_score REAL,
-    click_probability REAL, conversion_probability REAL, predicted_rating REAL, PRIMARY KEY (answer_offset, position)
+    converted INTEGER NOT NULL, rating REAL NOT NULL, PRIMARY KEY (answer_offset, position)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS waiting (
     log_offset INTEGER PRIMARY KEY, event_id TEXT NOT NULL, user_id TEXT NOT NULL, item_id TEXT NOT NULL,
@@ -40,8 +37,8 @@ CREATE TABLE IF NOT EXISTS partition (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1), place INTEGER NOT NULL, count INTEGER NOT NULL
 );
 """
-# Columns that databases of an earlier version lack.
-_NEWER_COLUMNS = {
+# Columns that came later, by table.
+_LATER_COLUMNS = {
     "answers": {
         "experiment": "TEXT NOT NULL DEFAULT ''",
         "variant": "TEXT NOT NULL DEFAULT ''",
@@ -51,6 +48,7 @@ _NEWER_COLUMNS = {
         "file": "INTEGER",
     },
     "shown": {
+        "team": "INTEGER NOT NULL DEFAULT 0",
         "score": "REAL NOT NULL DEFAULT 0",
         "retrieval_score": "REAL",
         "click_probability": "REAL",
@@ -76,7 +74,8 @@ def open_database(folder: Path, partition: Partition) -> sqlite3.Connection:
     connection.executescript(_TABLES)
     # Who was killed between erasing and emptying the write-ahead log left the old pages in it.
     empty_wal(connection)
-    add_missing_columns(connection, _NEWER_COLUMNS)
+    for table, columns in _LATER_COLUMNS.items():
+        add_columns(connection, table, columns)
     connection.executescript(_INDEXES)
     _check_partition(connection, folder, partition)
     return connection

@@ -16,8 +16,9 @@ from services.feedback.example_archive import ExampleArchive
 from services.feedback.example_schema import open_database
 from services.feedback.examples import ExamplePage
 from services.feedback.partition import ALL, Partition
-from services.feedback.records import Erasure, Feedback, Impression, LogRecord
+from services.feedback.records import Erasure, Feedback, Impression, LogRecord, Team
 from services.feedback.sqlite_store import empty_wal, transaction
+from services.feedback.variant_totals import InterleavingCounts, VariantCounts, VariantTotals
 from services.runtime.scenario import EVENT_NAMES
 
 _FIND = """
@@ -33,8 +34,8 @@ _SHOWN_COUNTERS = ("impressions", "clicks", "conversions")
 
 
 class CounterKey(NamedTuple):
-    """A counter: impressions, clicks and conversions by (model_version, source); events by (event, outcome);
-    out_of_order_events by (event, ""); closed_examples by ("", "").
+    """A counter: impressions, clicks and conversions by (model_version, source), the same with the prefix variant_ by
+    (experiment, variant); events by (event, outcome); out_of_order_events by (event, ""); closed_examples by ("", "").
 
     An event that waits for its impression is counted under WAITING until it is decided.
     """
@@ -53,6 +54,7 @@ class ExampleStore:
         self._partition = partition
         self._connection = open_database(folder, partition)
         self._archive = ExampleArchive(self._connection, folder / "examples")
+        self._variants = VariantTotals(self._connection)
         self._rules = rules
         self._offset: int = self._connection.execute("SELECT log_offset FROM checkpoint").fetchone()[0]
         rows = self._connection.execute("SELECT name, label, other_label, count FROM counters")
@@ -128,6 +130,7 @@ class ExampleStore:
             answers = self._connection.execute(query, (offset, limit - len(waiting))).fetchall()
             self._connection.executemany("DELETE FROM shown WHERE answer_offset = ?", answers)
             self._connection.executemany("DELETE FROM answers WHERE log_offset = ?", answers)
+            self._variants.remove_until(offset)
             counts = self._add_counts(added)
         self._counts = counts
         return len(waiting) + len(answers)
@@ -146,6 +149,7 @@ class ExampleStore:
             removed += self._connection.execute("DELETE FROM shown WHERE user_id = ?", (user_id,)).rowcount
             emptied = self._archive.forget_user(user_id)
             self._connection.execute("DELETE FROM waiting WHERE user_id = ?", (user_id,))
+            self._variants.delete_user(user_id)
         self._counts = counts
         self._archive.remove_files(emptied)
         empty_wal(self._connection)
@@ -153,8 +157,13 @@ class ExampleStore:
 
     def user_ids(self) -> set[str]:
         """Everybody of whom there is something."""
-        rows = self._connection.execute("SELECT user_id FROM answers UNION SELECT user_id FROM waiting")
-        return {user_id for (user_id,) in rows}
+        tables = ("answers", "waiting", "variant_users")
+        query = " UNION ".join(f"SELECT user_id FROM {table}" for table in tables)
+        return {user_id for (user_id,) in self._connection.execute(query)}
+
+    def variant_counts(self, experiment: str) -> tuple[list[VariantCounts], InterleavingCounts]:
+        """See VariantTotals.counts."""
+        return self._variants.counts(experiment)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -190,25 +199,33 @@ class ExampleStore:
         user_id = impression.user_id
         self._forget_expired(impression.request_id)
         self._connection.execute(
-            "INSERT INTO answers (log_offset, request_id, user_id, served_time_ms, model_version, rung, feature_offset,"
-            " history_count) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO answers (log_offset, request_id, user_id, served_time_ms, model_version, experiment, variant,"
+            " rung, feature_offset, history_count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 offset, impression.request_id, user_id, impression.served_time_ms, impression.model_version,
-                impression.rung, impression.feature_offset, impression.history_count,
+                impression.experiment, impression.variant, impression.rung, impression.feature_offset,
+                impression.history_count,
             ),
         )  # fmt: skip
         unknown = [None] * len(impression.item_ids)
         columns = zip(
-            impression.item_ids, impression.propensities, impression.sources, impression.scores,
+            impression.item_ids, impression.propensities, impression.sources,
+            impression.teams or (Team.NEITHER,) * len(impression.item_ids), impression.scores,
             impression.retrieval_scores or unknown, impression.click_probabilities or unknown,
             impression.conversion_probabilities or unknown, impression.predicted_ratings or unknown, strict=True,
         )  # fmt: skip
         self._connection.executemany(
             "INSERT INTO shown (answer_offset, position, user_id, clicked, converted, rating, item_id, propensity,"
-            " source, score, retrieval_score, click_probability, conversion_probability, predicted_rating)"
-            " VALUES (?, ?, ?, 0, 0, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " source, team, score, retrieval_score, click_probability, conversion_probability, predicted_rating)"
+            " VALUES (?, ?, ?, 0, 0, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [(offset, position, user_id, *values) for position, values in enumerate(columns)],
         )
+        self._variants.add_impression(offset, impression)
+        if impression.experiment and not impression.teams:
+            variant = impression.experiment, impression.variant
+            added[CounterKey("variant_impressions", *variant)] += len(impression.item_ids)
+            for name in ("variant_clicks", "variant_conversions"):
+                added[CounterKey(name, *variant)] += 0
         for source in impression.sources:
             added[CounterKey("impressions", impression.model_version, source)] += 1
             for name in ("clicks", "conversions"):
@@ -260,6 +277,10 @@ class ExampleStore:
                 ("conversions", shown.labels.converted, labels.converted),
             ):
                 added[CounterKey(name, shown.model_version, shown.source)] += after - before
+            earned = self._variants.add_labels(shown.answer_offset, shown.position, shown.labels, labels)
+            if earned is not None:
+                added[CounterKey("variant_clicks", *earned[:2])] += earned.clicks
+                added[CounterKey("variant_conversions", *earned[:2])] += earned.conversions
         if outcome is not Outcome.WAITING:
             added[CounterKey("events", EVENT_NAMES[event.event_kind], outcome)] += 1
         return outcome

@@ -11,10 +11,14 @@ from services.feedback.log_reader import CONSUMERS
 from services.feedback.tenant import Tenant
 
 _SHOWN_LABELS = ["scenario", "model_version", "source"]
+_VARIANT_LABELS = ["scenario", "experiment", "variant"]
 _COUNTERS = {
     "impressions": ("Items shown.", _SHOWN_LABELS),
     "clicks": ("Shown items that got the click task's label; over impressions this is CTR.", _SHOWN_LABELS),
     "conversions": ("Shown items that got the conversion task's label.", _SHOWN_LABELS),
+    "variant_impressions": ("Items shown in answers that are one variant's alone.", _VARIANT_LABELS),
+    "variant_clicks": ("Those of them that got the click task's label.", _VARIANT_LABELS),
+    "variant_conversions": ("Those of the clicked ones that got the conversion task's label, too.", _VARIANT_LABELS),
     "events": (
         "Feedback by outcome of its attribution, each event once: attributed, repeated (another event gave the label"
         " before), late (shown longer ago than the window, or the answer that it names is closed), orphan (no open"

@@ -1,12 +1,22 @@
 """What the log holds, as plain tuples."""
 
+from enum import IntEnum
 from typing import NamedTuple
+
+
+class Team(IntEnum):
+    """The ranking that put an item into an interleaved list; numbers as in the proto enum Team."""
+
+    NEITHER = 0
+    FIRST = 1
+    SECOND = 2
 
 
 class Impression(NamedTuple):
     """One answer as it was shown. Columns have one entry per shown item, in the order of positions from 0.
 
-    The last six are the features as served; see the proto. A column that is None is not known.
+    Fields with a default came later: records in a log may lack them. The last six are the features as served; see the
+    proto. A column that is None is not known.
     """
 
     request_id: str
@@ -18,6 +28,12 @@ class Impression(NamedTuple):
     sources: list[str]
     model_version: str
     rung: int
+    experiment: str = ""
+    """Empty: the answer is part of none."""
+    variant: str = ""
+    """The user's, where there is an experiment."""
+    teams: tuple[int, ...] = ()
+    """Numbers of Team; no entries: the list is not interleaved."""
     feature_offset: int | None = None
     history_count: int = 0
     retrieval_scores: list[float] | None = None

@@ -73,6 +73,11 @@ class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
         async for examples in tenant.attributor.export(*converters.export_range_of(request)):
             yield converters.examples_response(examples)
 
+    async def GetVariantCounts(self, request: pb.GetVariantCountsRequest, context: Any) -> pb.GetVariantCountsResponse:
+        tenant = find_scenario(self._tenants, request.scenario)
+        variants, interleaving = await tenant.attributor.variant_counts(converters.experiment_of(request))
+        return converters.variant_counts_response(variants, interleaving)
+
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Any) -> pb.DeleteUserResponse:
         tenant = find_scenario(self._tenants, request.scenario)
         user_id = converters.user_id_of(request, tenant.pseudonyms)

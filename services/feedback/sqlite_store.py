@@ -30,7 +30,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS impressions (
     log_offset INTEGER PRIMARY KEY, request_id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
     served_time_ms INTEGER NOT NULL, item_ids TEXT NOT NULL, propensities TEXT NOT NULL, scores TEXT NOT NULL,
-    sources TEXT NOT NULL, model_version TEXT NOT NULL, rung INTEGER NOT NULL, features TEXT
+    sources TEXT NOT NULL, model_version TEXT NOT NULL, rung INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS impressions_by_user ON impressions (user_id);
 CREATE TABLE IF NOT EXISTS feedback (
@@ -50,9 +50,22 @@ CREATE TABLE IF NOT EXISTS arrivals (first_offset INTEGER PRIMARY KEY, arrived_m
 """
 
 _TABLES = ("impressions", "feedback", "erasures")
-_ADD_IMPRESSION = "INSERT INTO impressions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO NOTHING"
-# Columns that databases of an earlier version lack.
-_NEWER_COLUMNS = {"impressions": {"features": "TEXT"}}
+# Columns that came later. A log from before gets them when it is opened.
+_LATER_COLUMNS = {
+    "experiment": "TEXT NOT NULL DEFAULT ''",
+    "variant": "TEXT NOT NULL DEFAULT ''",
+    "teams": "TEXT NOT NULL DEFAULT '[]'",
+    "features": "TEXT NOT NULL DEFAULT '[]'",
+}
+
+_IMPRESSION = (
+    "log_offset, request_id, user_id, served_time_ms, item_ids, propensities, scores, sources, model_version, rung,"
+    " experiment, variant, teams, features"
+)
+_ADD_IMPRESSION = (
+    f"INSERT INTO impressions ({_IMPRESSION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (request_id) DO NOTHING"
+)
 _ADD_FEEDBACK = "INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
 
 # The fields of an impression that are stored as one.
@@ -75,15 +88,6 @@ def connect(path: Path, synchronous: str) -> sqlite3.Connection:
         raise SetupError(f"{path}: cannot be opened as an SQLite database: {error}") from None
 
 
-def add_missing_columns(connection: sqlite3.Connection, tables: Mapping[str, Mapping[str, str]]) -> None:
-    """Give each table the columns, by name with their SQL type, that it lacks. New ones stand behind the others."""
-    for table, columns in tables.items():
-        present = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-        for name, kind in columns.items():
-            if name not in present:
-                connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
-
-
 def empty_wal(connection: sqlite3.Connection) -> None:
     """Move the write-ahead log into the database and cut it to nothing, so that no old page is left in it.
 
@@ -92,6 +96,14 @@ def empty_wal(connection: sqlite3.Connection) -> None:
     (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         raise NotReadyError("the event log's files cannot be cleared while they are read; ask again")
+
+
+def add_columns(connection: sqlite3.Connection, table: str, columns: Mapping[str, str]) -> None:
+    """Give a table those of `columns` (name → type and default) that it lacks."""
+    known = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+    for name, definition in columns.items():
+        if name not in known:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {definition}")
 
 
 @contextmanager
@@ -117,7 +129,7 @@ class SqliteEventLog:
     def __init__(self, folder: Path, max_queued_count: int, retention_s: float | None = None) -> None:
         self._writer = connect(folder / "log.db", "FULL")
         self._writer.executescript(_SCHEMA)
-        add_missing_columns(self._writer, _NEWER_COLUMNS)
+        add_columns(self._writer, "impressions", _LATER_COLUMNS)
         # Who was killed between erasing and emptying the write-ahead log left the old pages in it.
         empty_wal(self._writer)
         self._reader = connect(folder / "log.db", "FULL")
@@ -264,8 +276,8 @@ class SqliteEventLog:
         self._look_for_latest(removed=True)
 
     def _read(self, after_offset: int, limit: int) -> list[LogRecord]:
-        def rows(table: str) -> list[tuple[Any, ...]]:
-            query = f"SELECT * FROM {table} WHERE log_offset > ? ORDER BY log_offset LIMIT ?"
+        def rows(table: str, columns: str = "*") -> list[tuple[Any, ...]]:
+            query = f"SELECT {columns} FROM {table} WHERE log_offset > ? ORDER BY log_offset LIMIT ?"
             return self._reader.execute(query, (after_offset, limit)).fetchall()
 
         removal_count = self._removal_count
@@ -273,7 +285,7 @@ class SqliteEventLog:
         # which whoever goes on from here would never see.
         self._reader.execute("BEGIN")
         try:
-            impressions = [LogRecord(row[0], _impression(row)) for row in rows("impressions")]
+            impressions = [LogRecord(row[0], _impression(row)) for row in rows("impressions", _IMPRESSION)]
             feedback = [LogRecord(row[0], Feedback._make(row[1:])) for row in rows("feedback")]
             erasures = [LogRecord(row[0], Erasure._make(row[1:])) for row in rows("erasures")]
         finally:
@@ -342,8 +354,8 @@ def _now_ms() -> int:
 
 def _impression(row: tuple[Any, ...]) -> Impression:
     item_ids, propensities, scores, sources = map(json.loads, row[4:8])
-    features = () if row[10] is None else json.loads(row[10])
-    return Impression(row[1], row[2], row[3], item_ids, propensities, scores, sources, row[8], row[9], *features)
+    plain = (row[1], row[2], row[3], item_ids, propensities, scores, sources, row[8], row[9])
+    return Impression(*plain, row[10], row[11], tuple(json.loads(row[12])), *json.loads(row[13]))
 
 
 def _row(offset: int, record: Impression | Feedback) -> tuple[object, ...]:
@@ -352,5 +364,6 @@ def _row(offset: int, record: Impression | Feedback) -> tuple[object, ...]:
     columns = (record.item_ids, record.propensities, record.scores, record.sources)
     return (
         offset, record.request_id, record.user_id, record.served_time_ms, *map(json.dumps, columns),
-        record.model_version, record.rung, json.dumps(record[_FEATURES]),
+        record.model_version, record.rung, record.experiment, record.variant, json.dumps(record.teams),
+        json.dumps(record[_FEATURES]),
     )  # fmt: skip

@@ -30,10 +30,14 @@ async def main() -> None:
     tenants = {}
     for name, scenario in scenarios.items():
         stubs = Stubs(name, **channels, scoring=pools[name])
-        tenants[name] = tenant = open_tenant(scenario, stubs, config.spool, metrics, pseudonyms[name])
+        tenants[name] = tenant = open_tenant(
+            scenario, stubs, config.spool, config.experiments, metrics, pseudonyms[name]
+        )
         calls = GrpcCalls(stubs, metrics)
         server.run_in_background(f"refresh {name}", partial(refresh_forever, tenant.pipeline.ladder, calls))
         server.run_in_background(f"spool of {name}", partial(tenant.spool.drain, stubs.record_impressions))
+        if config.experiments is not None:
+            server.run_in_background(f"experiment of {name}", tenant.follower.run)
         server.on_stop(tenant.spool.close)
     probes = {name: partial(is_serving, channel) for name, channel in channels.items()}
     pool_probes = {name: tenant.pipeline.ladder.knows_model for name, tenant in tenants.items()}

@@ -31,6 +31,10 @@ class RankingConfig(Settings):
     """Folder for impressions that the event log does not have yet; one file per scenario."""
     privacy: PrivacySettings = PrivacySettings()
     """Pseudonyms of users."""
+    experiments: Path | None = None
+    """Folder with <scenario>.yaml for each scenario whose experiment changes while this process runs, an
+    ExperimentSettings document that goes before the scenario file's `ranking.experiment`; none: the scenario file alone
+    says."""
 
 
 class DiversitySettings(Settings):
@@ -82,6 +86,36 @@ class VariantSettings(Settings):
     """Settings of `exploration` that differ; those left out stay as the scenario has them."""
     reranker: bool | None = None
     """Whether the re-ranker may run; none: as the scenario has it."""
+    rolled_back: str | None = Field(default=None, min_length=1, max_length=1_000)
+    """Why a guardrail took its users from it (`recmesh experiment watch` writes this); its percent is 0 then."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "VariantSettings":
+        if self.rolled_back is not None and self.percent != 0:
+            raise ValueError(
+                f"variant {self.name!r} is rolled back and has percent {self.percent:g}; remove rolled_back to let it "
+                "go on, or give percent 0"
+            )
+        return self
+
+
+class GuardrailsSettings(Settings):
+    """How much worse than the control a variant may be before `recmesh experiment watch` rolls it back. What is tested
+    is said in services/experiment/guardrails.py."""
+
+    max_ctr_drop: float = Field(default=0.1, ge=0, lt=1)
+    """Largest relative drop of the CTR."""
+    max_p99_ratio: float = Field(default=1.5, ge=1)
+    """Largest ratio of the 0.99 quantiles of latency."""
+    max_error_ratio: float = Field(default=2.0, ge=1)
+    """Largest ratio of the shares of failed requests."""
+    max_degraded_ratio: float = Field(default=2.0, ge=1)
+    """Largest ratio of the shares of degraded answers."""
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Probability that a variant which keeps all of this is ever rolled back; of the intervals in
+    `recmesh experiment status`, too."""
+    resolution: float = Field(default=0.01, gt=0, lt=1)
+    """Absolute difference of rates that is to be found soonest."""
 
 
 class ExperimentSettings(Settings):
@@ -98,6 +132,8 @@ class ExperimentSettings(Settings):
     here before changing them: then only as many users move as must (see services/ranking/variants.py)."""
     interleave: tuple[str, str] | None = None
     """Two variants whose users all get both variants' items in one list (team draft); none: no interleaving."""
+    guardrails: GuardrailsSettings = GuardrailsSettings()
+    """What rolls a variant back."""
 
     @field_validator("salt")
     @classmethod
@@ -202,15 +238,23 @@ class RankingSettings(Settings):
 def ranking_settings(scenario: Scenario) -> RankingSettings:
     """The scenario's section `ranking`. SetupError names what is wrong in it."""
     settings = scenario.section("ranking", RankingSettings)
-    for variant in settings.experiment.variants if settings.experiment else ():
+    if settings.experiment is not None:
+        check_experiment(settings.experiment, scenario, f"{scenario.where}.ranking: experiment")
+    return settings
+
+
+def check_experiment(experiment: ExperimentSettings, scenario: Scenario, where: str) -> None:
+    """SetupError when an experiment does not fit its scenario."""
+    if experiment.variants[0].rolled_back is not None:
+        raise SetupError(f"{where}: variant {experiment.variants[0].name!r} is the control and cannot be rolled back")
+    for variant in experiment.variants:
         for task in ("conversion", "rating"):
             weighed = variant.blend is not None and getattr(variant.blend, task) > 0
             if weighed and getattr(scenario.head.tasks, task) is None:
                 raise SetupError(
-                    f"{scenario.where}.ranking: experiment: variant {variant.name!r}: blend.{task} weighs a task that "
+                    f"{where}: variant {variant.name!r}: blend.{task} weighs a task that "
                     "tasks does not define; remove the weight or define the task"
                 )
-    return settings
 
 
 def check_scoring(config: RankingConfig, scenarios: dict[str, Scenario]) -> None:

@@ -14,7 +14,7 @@ from recmesh.feature.v1 import feature_service_pb2 as feature_pb
 from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
 from recmesh.ranking.v1 import ranking_service_pb2 as pb
 from recmesh.scoring.v1 import scoring_service_pb2 as scoring_pb
-from recmesh.type.v1 import feature_column_pb2, item_pb2, rung_pb2
+from recmesh.type.v1 import feature_column_pb2, item_pb2, rung_pb2, team_pb2
 from services.ranking.dependencies import (
     Candidates,
     FloatArray,
@@ -30,7 +30,10 @@ from services.ranking.dependencies import (
     UserVector,
 )
 from services.ranking.filters import ItemFilter
-from services.ranking.pipeline import Explanation, OrderedItems, Page, RecommendAsk
+from services.ranking.interleaving import Team
+from services.ranking.page import Page
+from services.ranking.pipeline import Explanation, OrderedItems, RecommendAsk
+from services.ranking.policy import Dealt
 from services.runtime.checks import check_count, check_enum, check_id, check_optional_id, check_range
 from services.runtime.columns import read_floats, write_floats
 from services.runtime.errors import InvalidFieldError
@@ -41,6 +44,11 @@ MAX_CANDIDATES = 5_000
 MAX_ITEMS = 1_000
 _MAX_PRICE = 1e15
 _RUNG_NAMES = {rung: f"RUNG_{rung.name}" for rung in Rung}
+_TEAMS: dict[Team | None, team_pb2.Team] = {
+    None: team_pb2.TEAM_UNSPECIFIED,
+    "first": team_pb2.TEAM_FIRST,
+    "second": team_pb2.TEAM_SECOND,
+}
 _RUNGS_TEXT = "RUNG_UNSPECIFIED, RUNG_POPULAR, RUNG_RETRIEVAL, RUNG_SCORER, RUNG_RERANKER (0 to 4)"
 
 
@@ -78,7 +86,6 @@ def recommend_ask(request: pb.RecommendRequest, request_id: str, pseudonyms: Pse
         filter=_item_filter(request.filter),
         candidate_count=request.candidate_count,
         max_rung=_max_rung(request.max_rung),
-        model_version=request.model_version,
     )
 
 
@@ -142,7 +149,7 @@ def _item_filter(message: pb.ItemFilter) -> ItemFilter:
     )
 
 
-def recommend_response(request_id: str, page: Page, hops: Sequence[Hop]) -> pb.RecommendResponse:
+def recommend_response(request_id: str, page: Page, dealt: Dealt, hops: Sequence[Hop]) -> pb.RecommendResponse:
     """The page as a message."""
     response = pb.RecommendResponse(
         request_id=request_id,
@@ -151,6 +158,8 @@ def recommend_response(request_id: str, page: Page, hops: Sequence[Hop]) -> pb.R
         model_version=page.model_version,
         served_time_ms=page.served_time_ms,
         candidate_count=page.candidate_count,
+        variant=dealt.variant,
+        experiment=dealt.experiment,
     )
     for entry in page.items:
         response.items.add(
@@ -164,6 +173,7 @@ def recommend_response(request_id: str, page: Page, hops: Sequence[Hop]) -> pb.R
             reason=entry.reason,
             propensity=entry.propensity,
             categories=entry.item.categories,
+            team=_TEAMS[entry.team],
         )
     for hop in hops:
         response.hops.add(**asdict(hop))
@@ -197,7 +207,7 @@ def explain_response(explanation: Explanation) -> pb.ExplainRecommendationRespon
     )
 
 
-def impression(user_id: str, request_id: str, page: Page) -> bytes:
+def impression(user_id: str, request_id: str, page: Page, dealt: Dealt) -> bytes:
     """A page as the event log takes it, serialised."""
     return feedback_pb.Impression(
         request_id=request_id,
@@ -209,6 +219,9 @@ def impression(user_id: str, request_id: str, page: Page) -> bytes:
         sources=[entry.source for entry in page.items],
         model_version=page.model_version,
         rung=_RUNG_NAMES[page.rung],
+        experiment=dealt.experiment,
+        variant=dealt.variant,
+        teams=[_TEAMS[entry.team] for entry in page.items] if page.interleaved else (),
         feature_offset=page.feature_offset,
         history_count=page.history_count,
         retrieval_scores=[entry.retrieval_score for entry in page.items],

@@ -32,6 +32,7 @@ from services.ranking.dependencies import (
 from services.ranking.filters import Exclusions, ItemFilter, passing_places
 from services.ranking.items import ItemCache
 from services.ranking.latency import MovingQuantile
+from services.ranking.policy import Policy
 from services.runtime.errors import NotReadyError
 from services.runtime.scenario import ScenarioHead
 
@@ -54,13 +55,12 @@ class Ask:
     candidate_count: int
     """0: only the included items."""
     filter: ItemFilter
+    policy: Policy
     max_rung: Rung = Rung.RERANKER
     apply_rules: bool = True
     """Whether seen, dismissed, blocked and retired items are left out."""
     vector_count: int = 0
     """How many of the best candidates need vectors."""
-    model_version: str = ""
-    """"": the current one. When another is not served, the current one answers with a reason."""
 
 
 @dataclass
@@ -130,7 +130,6 @@ class Ladder:
 
     def __init__(self, head: ScenarioHead, settings: RankingSettings) -> None:
         self._settings = settings
-        self._blend = head.blend
         self._rating_range = (head.tasks.rating.min, head.tasks.rating.max) if head.tasks.rating else None
         self._models: dict[str, ModelInfo] = {}
         self._reranker_times: dict[str, MovingQuantile] = {}
@@ -153,7 +152,7 @@ class Ladder:
 
     async def climb(self, ask: Ask, calls: Calls, budget: Budget) -> Ranked:
         """As high as it goes. NotReadyError when there is nothing at all to answer with."""
-        climb = _Climb(ask, calls, budget, ask.model_version)
+        climb = _Climb(ask, calls, budget, ask.policy.model_version)
         user, feature_up = await self._get_user(climb)
         reasons = list(climb.reasons)
         try:
@@ -191,16 +190,16 @@ class Ladder:
             model_version=candidates.model_version,
         )
         if predictions is not None and vector is not None:
-            self._apply(ranked, predictions, Rung.SCORER)
+            self._apply(climb, ranked, predictions, Rung.SCORER)
             await self._rerank(climb, ranked, predictions, vector, history)
         return ranked
 
-    def _apply(self, ranked: Ranked, predictions: Predictions, rung: Rung) -> None:
+    def _apply(self, climb: _Climb, ranked: Ranked, predictions: Predictions, rung: Rung) -> None:
         """Order by predictions."""
         ranked.predictions = predictions
         ranked.rung = rung
         ranked.model_version = predictions.model_version
-        ranked.scores = blend(predictions.tasks, self._blend, self._rating_range)
+        ranked.scores = blend(predictions.tasks, climb.ask.policy.blend, self._rating_range)
         ranked.order = ranked.order[np.argsort(-ranked.scores[ranked.order], kind="stable")]
 
     async def _get_user(self, climb: _Climb) -> tuple[User, bool]:
@@ -305,7 +304,7 @@ class Ladder:
         self, climb: _Climb, ranked: Ranked, predictions: Predictions, vector: UserVector, history: History
     ) -> None:
         """Let the re-ranker judge the best K, if it can, may and is expected to be done in time."""
-        wanted = self._settings.reranker and climb.ask.max_rung >= Rung.RERANKER and len(ranked.order) > 0
+        wanted = climb.ask.policy.reranker and climb.ask.max_rung >= Rung.RERANKER and len(ranked.order) > 0
         model = self._models.get(predictions.model_version, self.model)
         if not wanted or model is None or not model.can_rerank:
             return
@@ -332,4 +331,4 @@ class Ladder:
             return
         tasks = {**predictions.tasks, "click": predictions.tasks["click"].copy()}
         tasks["click"][best] = reranked.click
-        self._apply(ranked, replace(predictions, tasks=tasks), Rung.RERANKER)
+        self._apply(climb, ranked, replace(predictions, tasks=tasks), Rung.RERANKER)

@@ -3,9 +3,9 @@
 Axes: C candidates, M items in the diversity pool, D vector_dimension, n items of a page.
 """
 
-import time
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,10 +15,12 @@ from services.ranking.dependencies import Calls, DependencyError, FloatArray, In
 from services.ranking.diversity import diversify
 from services.ranking.exploration import explore, seed_of
 from services.ranking.filters import ItemFilter
+from services.ranking.interleaving import interleaving_seed, team_draft
 from services.ranking.ladder import Ask, Budget, Ladder, Ranked
-from services.ranking.reasons import reason
+from services.ranking.page import Page, attended_of, make_page, page_item, reason_of
+from services.ranking.policy import Dealt, Policy
 from services.runtime.errors import NotFoundError, NotReadyError
-from services.runtime.scenario import Scenario
+from services.runtime.scenario import BlendSettings, Scenario
 
 # What scoring.ScoreCandidates returns at most.
 _MAX_VECTORS = 1_000
@@ -36,39 +38,6 @@ class RecommendAsk:
     candidate_count: int
     """0: the scenario's setting."""
     max_rung: Rung
-    model_version: str = ""
-    """"": the current one."""
-
-
-@dataclass(frozen=True, slots=True)
-class PageItem:
-    """One item of a page."""
-
-    item: ItemInfo
-    score: float
-    click: float | None
-    conversion: float | None
-    rating: float | None
-    source: str
-    reason: str
-    propensity: float
-    retrieval_score: float
-
-
-@dataclass(frozen=True)
-class Page:
-    """The answer of Recommend."""
-
-    items: list[PageItem]
-    rung: Rung
-    reasons: list[str]
-    model_version: str
-    served_time_ms: int
-    candidate_count: int
-    feature_offset: int | None
-    """The models saw the event log's records up to here; None when feature did not answer."""
-    history_count: int
-    """How many of the user's newest events the models were given."""
 
 
 @dataclass(frozen=True)
@@ -102,64 +71,79 @@ class Pipeline:
 
     def __init__(self, scenario: Scenario, settings: RankingSettings) -> None:
         self._settings = settings
-        self._blend = scenario.head.blend
         rating = scenario.head.tasks.rating
         self._rating_range = (rating.min, rating.max) if rating else None
         self.ladder = Ladder(scenario.head, settings)
 
-    async def recommend(self, ask: RecommendAsk, calls: Calls, time_left_s: float) -> Page:
+    async def recommend(self, ask: RecommendAsk, dealt: Dealt, calls: Calls, time_left_s: float) -> Page:
         """The best items for a user now. NotReadyError when there is nothing at all to answer with."""
-        diversity = self._settings.diversity
-        pool_size = ask.page_size + max(diversity.window, self._settings.exploration.pool)
+        if dealt.interleaved is not None:
+            return await self._interleave(ask, dealt, dealt.interleaved, calls, time_left_s)
+        policy = dealt.policy
+        ranked, order = await self._order(ask, policy, calls, self._budget(time_left_s))
+        shown, propensities = explore(order, ask.page_size, policy.exploration, seed_of(ask.request_id))
+        return make_page(
+            ranked, [page_item(ranked, place, share) for place, share in zip(shown, propensities, strict=True)]
+        )
+
+    async def _interleave(
+        self, ask: RecommendAsk, dealt: Dealt, pair: tuple[Policy, Policy], calls: Calls, time_left_s: float
+    ) -> Page:
+        """One page of both policies' lists. Nothing is given by lot but the teams' turns, so that propensities are
+        exact. Rung and model version are the user's own policy's; reasons are both's."""
+        budget = self._budget(time_left_s)
+        lists = await asyncio.gather(*(self._order(ask, policy, calls, budget) for policy in pair))
+        places = [{ranked.candidates.item_ids[place]: place for place in order} for ranked, order in lists]
+        placed = team_draft(list(places[0]), list(places[1]), ask.page_size, interleaving_seed(ask.request_id))
+        own = pair.index(dealt.policy)
+        items = []
+        for entry in placed:
+            # Who put it has its scores; what fills the list comes from the only ranking that has it.
+            of = 1 if entry.team == "second" or entry.item_id not in places[0] else 0
+            item = page_item(lists[of][0], places[of][entry.item_id], entry.propensity)
+            items.append(replace(item, team=entry.team))
+        page = make_page(lists[own][0], items)
+        reasons = dict.fromkeys(reason for ranked, _ in lists for reason in ranked.reasons)
+        # The lists may have been made at two moments: what both have seen.
+        offsets = [ranked.user.log_offset for ranked, _ in lists if ranked.user.log_offset is not None]
+        offset = min(offsets) if len(offsets) == len(lists) else None
+        return replace(page, reasons=list(reasons), interleaved=True, feature_offset=offset)
+
+    async def _order(self, ask: RecommendAsk, policy: Policy, calls: Calls, budget: Budget) -> tuple[Ranked, list[int]]:
+        """The candidates, and the places of the best for the page and for exploration below it, diversified."""
+        diversity, exploration = policy.diversity, policy.exploration
+        pool_size = ask.page_size + max(diversity.window, exploration.pool)
         ranked = await self.ladder.climb(
             Ask(
                 user_id=ask.user_id,
                 candidate_count=ask.candidate_count or self._settings.candidate_count,
                 filter=ask.filter,
+                policy=policy,
                 max_rung=ask.max_rung,
                 vector_count=min(pool_size, _MAX_VECTORS) if diversity.method != "none" else 0,
-                model_version=ask.model_version,
             ),
             calls,
-            self._budget(time_left_s),
+            budget,
         )
         pool = ranked.order[:pool_size]
-        wanted = ask.page_size + self._settings.exploration.pool
+        wanted = ask.page_size + exploration.pool
         chosen = diversify(
             ranked.scores[pool], _vectors(ranked, pool), _first_categories(ranked, pool), wanted, diversity
         )
-        order = pool[np.array(chosen, dtype=np.int64)].tolist()
-        shown, propensities = explore(order, ask.page_size, self._settings.exploration, seed_of(ask.request_id))
-        return Page(
-            items=[_page_item(ranked, place, share) for place, share in zip(shown, propensities, strict=True)],
-            rung=ranked.rung,
-            reasons=ranked.reasons,
-            model_version=ranked.model_version,
-            served_time_ms=int(time.time() * 1000),
-            candidate_count=len(ranked.candidates.item_ids),
-            feature_offset=ranked.user.log_offset,
-            history_count=len(ranked.user.history.item_ids) if ask.max_rung > Rung.POPULAR else 0,
-        )
+        return ranked, pool[np.array(chosen, dtype=np.int64)].tolist()
 
     async def rank_items(
         self,
         user_id: str,
         item_ids: Sequence[str],
         max_rung: Rung,
+        policy: Policy,
         calls: Calls,
         time_left_s: float,
-        model_version: str = "",
     ) -> OrderedItems:
         """The caller's own items, ordered; rules, diversity and exploration do not apply."""
         ranked = await self.ladder.climb(
-            Ask(
-                user_id,
-                0,
-                ItemFilter(include_item_ids=tuple(item_ids)),
-                max_rung,
-                apply_rules=False,
-                model_version=model_version,
-            ),
+            Ask(user_id, 0, ItemFilter(include_item_ids=tuple(item_ids)), policy, max_rung, apply_rules=False),
             calls,
             self._budget(time_left_s),
         )
@@ -181,7 +165,7 @@ class Pipeline:
         )
 
     async def explain(
-        self, user_id: str, item_id: str, calls: Calls, time_left_s: float, model_version: str = ""
+        self, user_id: str, item_id: str, policy: Policy, calls: Calls, time_left_s: float
     ) -> Explanation:
         """Why an item is, or is not, recommended. NotFoundError for an item that the catalogue lacks; NotReadyError
         while feature is away, since then nobody knows."""
@@ -193,15 +177,15 @@ class Pipeline:
         if item_id not in items:
             raise NotFoundError("item_id", f"{item_id!r} is not in the catalogue")
         only = ItemFilter(include_item_ids=(item_id,))
-        ask = Ask(user_id, 0, only, apply_rules=False, model_version=model_version)
+        ask = Ask(user_id, 0, only, policy, apply_rules=False)
         ranked = await self.ladder.climb(ask, calls, budget)
         rules = self.ladder.exclusions(ranked.user, ItemFilter()).rules(item_id, items[item_id])
         if not ranked.candidates.item_ids:
             return Explanation("The model does not know it yet", [], "", "", rules, 0.0, ranked.model_version)
-        because_id, because_title, _ = _attended(ranked, 0)
+        because_id, because_title, _ = attended_of(ranked, 0)
         return Explanation(
-            reason=_reason(ranked, 0, items[item_id]),
-            contributions=self._contributions(ranked),
+            reason=reason_of(ranked, 0, items[item_id]),
+            contributions=self._contributions(ranked, policy.blend),
             because_item_id=because_id,
             because_title=because_title,
             blocked_by=rules,
@@ -212,11 +196,11 @@ class Pipeline:
     def _budget(self, time_left_s: float) -> Budget:
         return Budget(min(self._settings.deadline_ms / 1000, time_left_s) - self._settings.reserve_ms / 1000)
 
-    def _contributions(self, ranked: Ranked) -> list[tuple[str, float, float]]:
+    def _contributions(self, ranked: Ranked, weights: BlendSettings) -> list[tuple[str, float, float]]:
         if ranked.predictions is None:
             return []
         terms = blend_terms(ranked.predictions.tasks, self._rating_range)
-        rows = [(task, float(term[0]), float(getattr(self._blend, task))) for task, term in terms.items()]
+        rows = [(task, float(term[0]), float(getattr(weights, task))) for task, term in terms.items()]
         return sorted((row for row in rows if row[2] > 0), key=lambda row: -row[1] * row[2])
 
 
@@ -227,43 +211,6 @@ def _unknown(ranked: Ranked, item_ids: Sequence[str]) -> list[str]:
         return [item_id for item_id in candidates.unknown_item_ids if item_id not in ranked.items]
     feature_down = any(name.startswith("feature_") for name in ranked.reasons)
     return [] if feature_down else [item_id for item_id in item_ids if item_id not in ranked.items]
-
-
-def _page_item(ranked: Ranked, place: int, propensity: float) -> PageItem:
-    item_id = ranked.candidates.item_ids[place]
-    item = ranked.items.get(item_id) or ItemInfo(item_id)
-    tasks = ranked.predictions.tasks if ranked.predictions is not None else {}
-    values = {task: float(column[place]) for task, column in tasks.items()}
-    return PageItem(
-        item=item,
-        score=float(ranked.scores[place]),
-        click=values.get("click"),
-        conversion=values.get("conversion"),
-        rating=values.get("rating"),
-        source=_source(ranked, place),
-        reason=_reason(ranked, place, item),
-        propensity=propensity,
-        retrieval_score=float(ranked.candidates.scores[place]),
-    )
-
-
-def _source(ranked: Ranked, place: int) -> str:
-    return ranked.candidates.source_names[int(ranked.candidates.source_indexes[place])]
-
-
-def _reason(ranked: Ranked, place: int, item: ItemInfo) -> str:
-    _, title, kind = _attended(ranked, place)
-    return reason(_source(ranked, place), item.categories[0] if item.categories else "", title, kind)
-
-
-def _attended(ranked: Ranked, place: int) -> tuple[str, str, int]:
-    """Id and title of the history's item that speaks most for the candidate, and the event's kind; empty for none."""
-    index = int(ranked.predictions.attended[place]) if ranked.predictions is not None else -1
-    history = ranked.user.history
-    if not 0 <= index < len(history.item_ids):
-        return "", "", 0
-    item_id = history.item_ids[index]
-    return item_id, ranked.items.get(item_id, _UNKNOWN).title, int(history.event_kinds[index])
 
 
 def _vectors(ranked: Ranked, pool: IntArray) -> FloatArray | None:

@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+import time
 import uuid
 from typing import Any
 
@@ -9,13 +10,17 @@ from recmesh.ranking.v1 import ranking_service_pb2_grpc as pb_grpc
 from services.ranking import converters
 from services.ranking.clients import GrpcCalls
 from services.ranking.metrics import RankingMetrics
-from services.ranking.pipeline import Page
+from services.ranking.page import Page
+from services.ranking.policy import Dealt
 from services.ranking.tenant import Tenant
 from services.runtime.channels import time_left_s
 from services.runtime.log import request_id_var
 from services.runtime.scenario import find_scenario
 
 log = logging.getLogger(__name__)
+
+# A reason that is the user's and not a variant's.
+_NOT_DEGRADED = "user_unknown"
 
 
 class RankingServicer(pb_grpc.RankingServiceServicer):
@@ -30,12 +35,20 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
         tenant = find_scenario(self._tenants, request.scenario)
         ask = converters.recommend_ask(request, uuid.uuid4().hex, tenant.pseudonyms)
         request_id_var.set(ask.request_id)
+        dealt = tenant.dealer.deal(ask.user_id, request.model_version)
         calls = GrpcCalls(tenant.stubs, self._metrics, request.include_hops)
-        page = await tenant.pipeline.recommend(ask, calls, time_left_s())
+        started = time.perf_counter()
+        try:
+            page = await tenant.pipeline.recommend(ask, dealt, calls, time_left_s())
+        except BaseException:
+            # A caller who gave up got no answer, either.
+            if dealt.variant:
+                self._metrics.variant_errors.labels(request.scenario, dealt.experiment, dealt.variant).inc()
+            raise
         if page.items and not request.skip_impression:
-            self._spool(tenant, request.scenario, converters.impression(ask.user_id, ask.request_id, page))
-        self._count(request.scenario, page)
-        return converters.recommend_response(ask.request_id, page, calls.hops)
+            self._spool(tenant, request.scenario, converters.impression(ask.user_id, ask.request_id, page, dealt))
+        self._count(request.scenario, page, dealt, time.perf_counter() - started)
+        return converters.recommend_response(ask.request_id, page, dealt, calls.hops)
 
     async def RankItems(self, request: Any, context: Any) -> Any:
         """See the proto."""
@@ -43,9 +56,9 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
         max_rung = converters.rank_items_ask(request)
         calls = GrpcCalls(tenant.stubs, self._metrics)
         item_ids = list(request.item_ids)
-        ordered = await tenant.pipeline.rank_items(
-            tenant.pseudonyms.of(request.user_id), item_ids, max_rung, calls, time_left_s(), request.model_version
-        )
+        user_id = tenant.pseudonyms.of(request.user_id)
+        policy = tenant.dealer.deal(user_id, request.model_version).policy
+        ordered = await tenant.pipeline.rank_items(user_id, item_ids, max_rung, policy, calls, time_left_s())
         return converters.rank_items_response(ordered)
 
     async def ExplainRecommendation(self, request: Any, context: Any) -> Any:
@@ -53,9 +66,9 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
         tenant = find_scenario(self._tenants, request.scenario)
         converters.check_explain(request)
         calls = GrpcCalls(tenant.stubs, self._metrics)
-        explanation = await tenant.pipeline.explain(
-            tenant.pseudonyms.of(request.user_id), request.item_id, calls, time_left_s(), request.model_version
-        )
+        user_id = tenant.pseudonyms.of(request.user_id)
+        policy = tenant.dealer.deal(user_id, request.model_version).policy
+        explanation = await tenant.pipeline.explain(user_id, request.item_id, policy, calls, time_left_s())
         return converters.explain_response(explanation)
 
     def _spool(self, tenant: Tenant, scenario: str, impression: bytes) -> None:
@@ -66,9 +79,16 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
             log.exception("impression lost")
             self._metrics.impressions_dropped.labels(scenario).inc()
 
-    def _count(self, scenario: str, page: Page) -> None:
-        self._metrics.answers.labels(scenario, page.rung.name.lower(), page.model_version).inc()
+    def _count(self, scenario: str, page: Page, dealt: Dealt, seconds: float) -> None:
+        variant = (scenario, dealt.experiment, dealt.variant)
+        self._metrics.answers.labels(
+            scenario, page.rung.name.lower(), page.model_version, dealt.experiment, dealt.variant
+        ).inc()
         for reason in page.reasons:
             self._metrics.degraded.labels(scenario, reason).inc()
         for entry in page.items:
             self._metrics.items.labels(scenario, entry.source).inc()
+        if dealt.variant:
+            self._metrics.variant_seconds.labels(*variant).observe(seconds)
+            if any(reason != _NOT_DEGRADED for reason in page.reasons):
+                self._metrics.variant_degraded.labels(*variant).inc()

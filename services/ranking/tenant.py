@@ -5,6 +5,8 @@ from pathlib import Path
 
 from services.ranking.clients import Stubs
 from services.ranking.config import ranking_settings
+from services.ranking.dealer import Dealer
+from services.ranking.experiment_file import ExperimentFollower
 from services.ranking.metrics import RankingMetrics
 from services.ranking.pipeline import Pipeline
 from services.ranking.spool import Spool
@@ -20,12 +22,20 @@ class Tenant:
     stubs: Stubs
     spool: Spool
     pseudonyms: Pseudonyms
+    dealer: Dealer
+    follower: ExperimentFollower
 
 
 def open_tenant(
-    scenario: Scenario, stubs: Stubs, spool_folder: Path, metrics: RankingMetrics, pseudonyms: Pseudonyms
+    scenario: Scenario,
+    stubs: Stubs,
+    spool_folder: Path,
+    experiments_folder: Path | None,
+    metrics: RankingMetrics,
+    pseudonyms: Pseudonyms,
 ) -> Tenant:
-    """The scenario with its spool opened. SetupError for a wrong section `ranking` or an unreadable spool."""
+    """The scenario with its spool opened and its experiment dealt. SetupError for a wrong section `ranking` or an
+    unreadable spool."""
     settings = ranking_settings(scenario)
     name = scenario.name
     path = spool_folder / f"{name}.sqlite"
@@ -33,4 +43,8 @@ def open_tenant(
     spool = Spool(path, settings.spool, metrics.impressions_dropped.labels(name).inc)
     metrics.spool_impressions.labels(name).set_function(lambda: len(spool))
     metrics.spool_bytes.labels(name).set_function(lambda: spool.byte_count)
-    return Tenant(Pipeline(scenario, settings), stubs, spool, pseudonyms)
+    dealer = Dealer(scenario.head, settings)
+    follower = ExperimentFollower(scenario, settings.experiment, experiments_folder, dealer, metrics)
+    # Before the first answer, so that a restart deals nobody to what the experiment does not say.
+    follower.look()
+    return Tenant(Pipeline(scenario, settings), stubs, spool, pseudonyms, dealer, follower)

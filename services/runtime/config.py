@@ -42,7 +42,7 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise SetupError(f"{path}: no such file") from None
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SetupError(f"{path}: cannot be read as YAML: {error}") from None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
 from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
@@ -93,6 +94,52 @@ def test_the_loop_is_measured(mesh: UpProcess, tmp_path: Path) -> None:
         assert 0 < times["p50"] <= times["p95"] <= times["p99"] <= times["max"]
     assert "cores" in found["machine"]
     assert "simulated" in output
+
+
+def recmesh(mesh: UpProcess, *arguments: str) -> str:
+    """The output of an experiment's command that must succeed."""
+    command = [sys.executable, "-m", "services.cli", "experiment", *arguments, "--state", str(mesh.state.root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_an_experiment_is_simulated_shown_and_rolled_back(mesh: UpProcess, tmp_path: Path) -> None:
+    """From start to end on the live mesh; `recmesh up` itself takes the users from the variant that does harm."""
+    document = tmp_path / "live.yaml"
+    variants: list[dict[str, Any]] = [{"name": "control", "percent": 50}, {"name": "bold", "percent": 50}]
+    document.write_text(yaml.safe_dump({"name": "live", "salt": "0123456789", "variants": variants}))
+    assert "live: control 50 %, bold 50 %" in recmesh(mesh, "start", "video", str(document))
+    wait_for(lambda: mesh.recommend("video", skip_impression=True).experiment == "live")
+    found, _ = run(
+        mesh, tmp_path, "simulate", "video", "--users", "20", "--minutes", "0.05", "--rate", "20", "--seed", "4"
+    )
+    assert (found["agree"], found["grouped_by"]) == (True, "variant")
+    assert set(found["ctr_by_group"]) == {"control", "bold"}
+    assert found["ctr_lift_of"]["control"] == "control"
+
+    page = tmp_path / "live.html"
+    told = json.loads(recmesh(mesh, "status", "video", "--json", "--html", str(page)))
+    shown = {variant["variant"]: variant["impressions"] for variant in told["variants"]}
+    assert shown == {group: figures["shown"] for group, figures in found["ctr_by_group"].items()}
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert "bold" in recmesh(mesh, "watch", "video", "--once")
+    assert "live is over" in recmesh(mesh, "stop", "video")
+
+    # A version that nobody serves cannot be started, so it is put there: every answer of it is degraded.
+    lost = [{"name": "control", "percent": 50}, {"name": "lost", "percent": 50, "model_version": "lost"}]
+    path = mesh.state.experiments / "video.yaml"
+    path.write_text(yaml.safe_dump({"name": "lost", "salt": "0123456789", "variants": lost}))
+    wait_for(lambda: mesh.recommend("video", skip_impression=True).experiment == "lost")
+    for number in range(300):
+        mesh.recommend("video", f"lost-{number}", skip_impression=True)
+    wait_for(lambda: "lost: lost rolled back: degraded answers" in mesh.output)
+    wait_for(lambda: mesh.recommend("video", "lost-1", skip_impression=True).variant == "control")
+    told = json.loads(recmesh(mesh, "status", "video", "--json"))
+    assert [line["action"] for line in told["decisions"]] == ["roll back"]
+    assert told["variants"][1]["percent"] == 0
+    assert told["variants"][1]["rolled_back"].startswith("degraded answers ")
+    recmesh(mesh, "stop", "video")
 
 
 def test_an_unknown_scenario_is_one_line(mesh: UpProcess) -> None:

@@ -73,6 +73,7 @@ class Mesh:
                 "feedback": address["feedback"],
                 "scoring": scoring,
                 "spool": str(folder / "spool"),
+                "experiments": str(folder / "experiments"),
             },
         }
         self.services = {

@@ -1,63 +1,19 @@
-"""The report's plots, as SVG to stand inside the page: text stays text, black takes the page's colour."""
+"""The evaluation report's plots."""
 
-import io
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from services.cli.report.drawing import ACCENT, INK, OTHERS, SECOND, draw
 from services.runtime.bundle import MetricRow
 from services.training.ablate import Ablation
 from services.training.checkpoints import StepLog
 from services.training.evaluation import FULL, CurveRow, DifferenceRow
 from services.training.few_shot import TRANSFERRED, FewShotPoint
 from services.training.reliability import Reliability
-
-# A colour that nothing else has, which the page's own replaces.
-_INK = "#010203"
-_ACCENT = "#d1495b"
-_SECOND = "#2e86ab"
-_OTHERS = ("#66a182", "#edae49", "#8d6cab", "#7a8b99", "#b07d62", "#5fa8d3", "#a5a58d", "#c9ada7")
-_WIDTH = 6.4
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "legend.frameon": False,
-}
-
-
-def draw(name: str, height: float, paint: Callable[[Figure], None]) -> str:
-    """An SVG element of what `paint` draws; `name` keeps its ids apart from those of other plots."""
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        paint(figure)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    # The page scales it to its width.
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    # Ids that nothing refers to, "text_3" for example, would occur in every plot.
-    referred = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in referred else "", svg)
-    return svg.replace(_INK, "currentColor")
 
 
 def forest(name: str, rows: Sequence[DifferenceRow], other_is_method: bool, label: str) -> str:
@@ -69,10 +25,10 @@ def forest(name: str, rows: Sequence[DifferenceRow], other_is_method: bool, labe
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for place, row in enumerate(reversed(rows)):
-            colour = _ACCENT if row.low > 0 else _SECOND if row.high < 0 else _OTHERS[3]
+            colour = ACCENT if row.low > 0 else SECOND if row.high < 0 else OTHERS[3]
             axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
             axes.plot(row.value, place, "o", color=colour)
-        axes.axvline(0.0, color=_INK, linewidth=0.8, linestyle=":")
+        axes.axvline(0.0, color=INK, linewidth=0.8, linestyle=":")
         axes.set_yticks(range(len(rows)), [row.baseline if other_is_method else row.method for row in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel(label)
@@ -87,12 +43,12 @@ def learning_curve(step: str, log: StepLog) -> str:
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        lines = axes.plot(rounds, [row["loss"] for row in log.rounds], "-o", color=_SECOND, markersize=3, label="loss")
+        lines = axes.plot(rounds, [row["loss"] for row in log.rounds], "-o", color=SECOND, markersize=3, label="loss")
         axes.set_xlabel("round")
         axes.set_ylabel("loss")
         if validated:
             second = axes.twinx()
-            lines += second.plot(*zip(*validated, strict=True), "--s", color=_ACCENT, markersize=3, label="validation")
+            lines += second.plot(*zip(*validated, strict=True), "--s", color=ACCENT, markersize=3, label="validation")
             second.set_ylabel("validation (lower is better)")
             second.spines["right"].set_visible(True)
             axes.legend(handles=lines, loc="upper right")
@@ -108,8 +64,8 @@ def reliability_diagram(found: Reliability) -> str:
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        axes.plot([0, top], [0, top], color=_INK, linewidth=0.8, linestyle=":")
-        axes.plot([part.predicted for part in found.bins], [part.observed for part in found.bins], "-o", color=_ACCENT)
+        axes.plot([0, top], [0, top], color=INK, linewidth=0.8, linestyle=":")
+        axes.plot([part.predicted for part in found.bins], [part.observed for part in found.bins], "-o", color=ACCENT)
         if small:
             # Most candidates are unlikely: a linear axis would heap them up at zero.
             least = min(part.predicted for part in found.bins if part.predicted > 0)
@@ -181,7 +137,7 @@ def over_time(name: str, times: Sequence[float], lines: Mapping[str, Sequence[fl
         axes = figure.add_subplot()
         for number, (group, values) in enumerate(lines.items()):
             found = [math.nan if value is None else value for value in values]
-            colour = (_ACCENT, _SECOND, *_OTHERS)[number % (2 + len(_OTHERS))]
+            colour = (ACCENT, SECOND, *OTHERS)[number % (2 + len(OTHERS))]
             axes.plot(times, found, "-o", color=colour, markersize=3, label=group)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("seconds since the start")
@@ -196,7 +152,7 @@ def by_position(name: str, values: Sequence[float], label: str) -> str:
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        axes.bar(range(len(values)), values, color=_SECOND)
+        axes.bar(range(len(values)), values, color=SECOND)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("position")
         axes.set_ylabel(label)
@@ -216,7 +172,7 @@ def _with_intervals(axes: Axes, places: Sequence[float], rows: Sequence[MetricRo
         [row.high - row.value for row in rows],
     ]
     main = method in (FULL, TRANSFERRED)
-    colour = _ACCENT if method == FULL else _SECOND if method == TRANSFERRED else _OTHERS[number % len(_OTHERS)]
+    colour = ACCENT if method == FULL else SECOND if method == TRANSFERRED else OTHERS[number % len(OTHERS)]
     axes.errorbar(
         places, values, yerr=whiskers, marker="o", color=colour, label=method, capsize=2,
         linewidth=2.4 if main else 1.2, markersize=5 if main else 3, zorder=3 if main else 2,

@@ -23,8 +23,8 @@ def simulate(
     rate: Annotated[float, typer.Option(min=0.1, max=2_000, help="Requests a second, at most.")] = 10,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Sessions at once, at most.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Draws users, clicks and the trend.")] = 7,
-    arm: Annotated[str | None, typer.Option(help="Model version whose CTR is compared.")] = None,
-    control: Annotated[str | None, typer.Option(help="Model version that it is compared with.")] = None,
+    arm: Annotated[str | None, typer.Option(help="Variant, or model version, whose CTR is compared.")] = None,
+    control: Annotated[str | None, typer.Option(help="Variant, or model version, that it is compared with.")] = None,
     wait: Annotated[
         float, typer.Option(min=1, max=600, help="Most seconds to wait for the log, and for the examples.")
     ] = 60,

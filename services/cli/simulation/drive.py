@@ -26,6 +26,8 @@ SEND_ATTEMPTS = 20
 SEND_RETRY_S = 0.5
 """An event whose acknowledgement does not come is sent again, with the same id: ten seconds are enough for a process
 to be started again."""
+INTERLEAVED = "interleaved"
+"""Group of answers that two variants share."""
 _RETRY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -57,6 +59,8 @@ class Record:
     """Answers without items."""
     failures: list[Failure] = field(default_factory=list)
     """Recommend calls without an answer."""
+    grouped_by: str = "model_version"
+    """What the answers' groups are: model_version, or variant once one names a variant."""
     errors: dict[str, Counter[str]] = field(
         default_factory=lambda: {"Recommend": Counter(), "RecordFeedback": Counter()}
     )
@@ -70,8 +74,11 @@ class Record:
 
 
 def group_of(response: ranking_pb.RecommendResponse) -> str:
-    """What CTR is compared between. Answers do not name a variant yet; once they do, it belongs here."""
-    return str(response.model_version)
+    """What CTR is compared between: the user's variant, or the model version where there is no experiment. An
+    interleaved answer speaks for no variant."""
+    if any(item.team for item in response.items):
+        return INTERLEAVED
+    return str(response.variant or response.model_version)
 
 
 class Run:
@@ -118,6 +125,8 @@ class Run:
         response = await self._recommend(user, request_id)
         if response is None:
             return
+        if response.variant:
+            self.record.grouped_by = "variant"
         item_ids = tuple(item.item_id for item in response.items)
         self.record.answers.append(ShownAnswer(request_id, user.user_id, item_ids, group_of(response), seconds))
         # A generator per session, so that what others do in the meantime changes no draw.

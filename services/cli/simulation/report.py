@@ -17,10 +17,14 @@ from services.simulation.counting import Audit
 def summarise(
     world: World, record: Record, audit: Audit, seconds: float, arm: str | None = None, control: str | None = None
 ) -> dict[str, Any]:
-    """All figures. `seconds`: how long sessions were begun; `arm`, `control`: groups to compare, see `choose_arms`."""
+    """All figures. `seconds`: how long sessions were begun; `arm`, `control`: groups to compare, see `choose_arms`; an
+    experiment's control is the control unless another is named."""
     clicked = clicked_places(record.events)
     figures = ctr_figures(record.answers, clicked, seconds)
-    arms = choose_arms(list(figures["ctr_by_group"]), arm, control)
+    groups = list(figures["ctr_by_group"])
+    if control is None and world.control in groups and world.control != arm:
+        control = world.control
+    arms = choose_arms(groups, arm, control)
     level = Level()
     return {
         "simulated": True,
@@ -43,7 +47,7 @@ def summarise(
         "degraded_reasons": dict(record.degraded_reasons.most_common()),
         "rungs": dict(record.rungs.most_common()),
         "latency_ms": percentiles(record.latencies_ms) if record.latencies_ms else None,
-        "grouped_by": "model_version",
+        "grouped_by": record.grouped_by,
         **figures,
         "ctr_lift": ctr_lift(record.answers, clicked, *arms, level) if arms is not None else None,
         "ctr_lift_of": {"arm": arms[0], "control": arms[1], "alpha": level.alpha} if arms is not None else None,

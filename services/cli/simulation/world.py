@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from services.cli.client import check_loopback
+from services.cli.experiment.files import ExperimentFiles
 from services.cli.state import StateFolder, UpInfo, read_up_info
 from services.runtime.bundle import Bundle, open_current_bundle
 from services.runtime.errors import SetupError
@@ -48,6 +49,8 @@ class World:
     tastes: Tastes = field(repr=False)
     addresses: dict[str, str]
     """Service → host:port."""
+    control: str | None = None
+    """The control of the scenario's running experiment; none: there is no experiment."""
 
     @property
     def prefix(self) -> str:
@@ -63,6 +66,7 @@ def open_world(state: Path, scenario_name: str, user_count: int, seed: int, comm
     scenario = find_scenario(load_scenarios(info.scenario_files), scenario_name)
     settings = scenario.section("simulation", SimulationSettings)
     bundle = open_current_bundle(folder.models, scenario_name)
+    experiment = ExperimentFiles(folder, scenario).running()
     data = folder.data(scenario_name)
     if not has_tables(data):
         raise SetupError(f"{data}: no tables to draw users from; run `recmesh data fetch` or `import`")
@@ -84,6 +88,7 @@ def open_world(state: Path, scenario_name: str, user_count: int, seed: int, comm
         person_count=len(people),
         tastes=tastes,
         addresses=_addresses(info, command),
+        control=experiment.variants[0].name if experiment is not None else None,
     )
 
 

@@ -50,7 +50,12 @@ def close_all(store: ExampleStore, now_ms: int) -> int:
 
 def shown(number: int, served_ms: int = NOW, user_id: str = "anna") -> Impression:
     return impression(f"r{number}", "a", "b", user_id=user_id, served_ms=served_ms)._replace(
-        feature_offset=number, history_count=1, retrieval_scores=[0.5, 0.25], predicted_ratings=[4.0, 2.5]
+        experiment="e",
+        variant="bold",
+        feature_offset=number,
+        history_count=1,
+        retrieval_scores=[0.5, 0.25],
+        predicted_ratings=[4.0, 2.5],
     )
 
 
@@ -73,6 +78,7 @@ def test_what_is_closed_is_in_the_file_as_it_was_and_no_longer_in_the_database(
     ]
     assert rows[0]["served_time"].timestamp() * 1000 == NOW
     assert rows[0]["click_probability"] is None
+    assert (rows[0]["experiment"], rows[0]["variant"]) == ("e", "bold")
     assert count(store, "closed_examples", "", "") == 2
 
 

@@ -1,6 +1,7 @@
 """The ladder with each dependency down, slow, late or spoilt; and what becomes of the ranked candidates."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -9,10 +10,12 @@ from services.ranking import converters
 from services.ranking.config import RankingSettings
 from services.ranking.dependencies import DependencyError, ItemInfo, Rung
 from services.ranking.filters import ItemFilter
-from services.ranking.pipeline import Page, PageItem, Pipeline, RecommendAsk
+from services.ranking.page import Page, PageItem
+from services.ranking.pipeline import Pipeline, RecommendAsk
+from services.ranking.policy import Dealt, scenario_policy
 from services.ranking.upkeep import refresh
 from services.runtime.errors import NotFoundError, NotReadyError
-from services.runtime.scenario import Scenario
+from services.runtime.scenario import Scenario, ScenarioHead
 from tests.unit.ranking.fakes import VERSION, FakeCalls
 
 HEAD = {
@@ -26,7 +29,10 @@ PLAIN = {"diversity": {"method": "none"}, "exploration": {"epsilon": 0}, "deadli
 
 def make(**settings):
     values = {**PLAIN, **settings}
-    return Pipeline(Scenario("video", {**HEAD, "ranking": values}, "file"), RankingSettings(**values))
+    scenario = Scenario("video", {**HEAD, "ranking": values}, "file")
+    pipeline = Pipeline(scenario, RankingSettings(**values))
+    pipeline.policy = scenario_policy(scenario.head, RankingSettings(**values))
+    return pipeline
 
 
 async def ready(calls, **settings):
@@ -49,8 +55,15 @@ def ask(**fields):
     return RecommendAsk(**{**plain, **fields})
 
 
-async def recommend(pipeline, calls, time_left_s=float("inf"), **fields):
-    return await pipeline.recommend(ask(**fields), calls, time_left_s)
+def policy(model_version="", **settings):
+    """The scenario's, with some settings of its section changed."""
+    values = RankingSettings(**{**PLAIN, **settings})
+    return replace(scenario_policy(ScenarioHead(**HEAD), values), model_version=model_version)
+
+
+async def recommend(pipeline, calls, time_left_s=float("inf"), model_version="", dealt=None, **fields):
+    dealt = dealt or Dealt(replace(pipeline.policy, model_version=model_version))
+    return await pipeline.recommend(ask(**fields), dealt, calls, time_left_s)
 
 
 def ids(page):
@@ -317,11 +330,66 @@ async def test_exploration_is_the_same_for_the_same_request_and_logs_propensitie
     assert ids(first) != ids(other)
 
 
+class TestInterleaving:
+    """One page of two policies' lists."""
+
+    # The fake re-ranker turns the order of the best around, so that the lists differ.
+    PAIR = (policy(), policy(reranker=False))
+
+    async def page(self, calls, own=0, page_size=6, **fields):
+        pipeline = await ready(calls, reranker_count=48)
+        dealt = Dealt(self.PAIR[own], "e-1", "bold", self.PAIR)
+        return await recommend(pipeline, calls, dealt=dealt, page_size=page_size, **fields)
+
+    async def alone(self, place, **fields):
+        calls = FakeCalls()
+        return await recommend(await ready(calls, reranker_count=48), calls, dealt=Dealt(self.PAIR[place]), **fields)
+
+    async def test_each_team_puts_its_best_in_turn(self):
+        page = await self.page(FakeCalls())
+        assert page.interleaved
+        for team, place in (("first", 0), ("second", 1)):
+            own = [entry for entry in page.items if entry.team == team]
+            alone = await self.alone(place, page_size=3)
+            assert [(entry.item, entry.score) for entry in own] == [(entry.item, entry.score) for entry in alone.items]
+        assert [entry.propensity for entry in page.items] == [0.5, 1, 0.5, 1, 0.5, 1]
+
+    async def test_the_users_own_variant_says_rung_and_version(self):
+        assert (await self.page(FakeCalls(), own=0)).rung == Rung.RERANKER
+        assert (await self.page(FakeCalls(), own=1)).rung == Rung.SCORER
+
+    async def test_the_turns_depend_on_the_request_alone(self):
+        teams = [
+            [entry.team for entry in (await self.page(FakeCalls(), request_id=f"r-{number}")).items]
+            for number in (1, 1, *range(2, 12))
+        ]
+        assert teams[0] == teams[1]
+        assert len({line[0] for line in teams}) == 2
+
+    async def test_nothing_is_explored(self):
+        bold = policy(exploration={"epsilon": 1, "first_position": 0, "pool": 40}, reranker=False)
+        calls = FakeCalls()
+        pipeline = await ready(calls)
+        page = await recommend(pipeline, calls, dealt=Dealt(bold, "e-1", "bold", (policy(reranker=False), bold)))
+        assert ids(page) == ["i0", "i3", "i4", "i5", "i6"]
+        # Both lists are the same, so nothing was left to chance.
+        assert [entry.propensity for entry in page.items] == [1.0] * 5
+
+    async def test_reasons_are_those_of_both(self):
+        calls = FakeCalls()
+        calls.down("rerank")
+        assert (await self.page(calls, own=1)).reasons == ["reranker_unavailable"]
+
+    async def test_no_item_comes_twice(self):
+        page = await self.page(FakeCalls(count=8), page_size=8)
+        assert len(ids(page)) == len(set(ids(page))) == 6
+
+
 async def test_rank_items_orders_the_callers_items_whatever_the_rules_say():
     calls = FakeCalls()
     pipeline = await ready(calls, blocked_item_ids=("i5",))
     calls.unknown = [1]
-    ordered = await pipeline.rank_items("anna", ["i9", "i5", "nope", "i1"], Rung.SCORER, calls, 10)
+    ordered = await pipeline.rank_items("anna", ["i9", "i5", "nope", "i1"], Rung.SCORER, policy(), calls, 10)
     assert ordered.item_ids == ["i1", "i9", "i5", "nope"]  # the model does not know i5
     assert ordered.scores == sorted(ordered.scores, reverse=True)
     assert ordered.unknown_item_ids == ["nope"]
@@ -332,7 +400,7 @@ async def test_rank_items_orders_the_callers_items_whatever_the_rules_say():
 async def test_rank_items_without_candidate_keeps_the_callers_order():
     calls = FakeCalls()
     calls.down("retrieve")
-    ordered = await make().rank_items("anna", ["i9", "nope", "i1"], Rung.RERANKER, calls, 10)
+    ordered = await make().rank_items("anna", ["i9", "nope", "i1"], Rung.RERANKER, policy(), calls, 10)
     assert ordered.item_ids == ["i9", "nope", "i1"]
     assert ordered.scores == [0, 0, 0]
     assert ordered.unknown_item_ids == ["nope"]
@@ -342,7 +410,7 @@ async def test_rank_items_without_candidate_keeps_the_callers_order():
 async def test_explain():
     calls = FakeCalls()
     pipeline = await ready(calls, blocked_item_ids=("i2",), reranker=False)
-    explained = await pipeline.explain("anna", "i2", calls, 10)
+    explained = await pipeline.explain("anna", "i2", pipeline.policy, calls, 10)
     assert explained.reason == "Because you played Title 1"
     assert (explained.because_item_id, explained.because_title) == ("i1", "Title 1")
     assert explained.blocked_by == ["seen", "blocked"]
@@ -355,16 +423,16 @@ async def test_explain_what_is_unknown_or_cannot_be_known():
     calls = FakeCalls()
     pipeline = await ready(calls)
     with pytest.raises(NotFoundError, match="item_id: 'nope'"):
-        await pipeline.explain("anna", "nope", calls, 10)
+        await pipeline.explain("anna", "nope", policy(), calls, 10)
     calls.down("get_items")
     with pytest.raises(NotReadyError):
-        await pipeline.explain("anna", "i30", calls, 10)
+        await pipeline.explain("anna", "i30", policy(), calls, 10)
 
 
 async def test_explain_without_scoring_tells_the_retrieval_score():
     calls = FakeCalls()
     calls.down("embed_user")
-    explained = await (await ready(calls)).explain("anna", "i9", calls, 10)
+    explained = await (await ready(calls)).explain("anna", "i9", policy(), calls, 10)
     assert (explained.contributions, explained.because_item_id, explained.score) == ([], "", 1.0)
 
 
@@ -397,9 +465,9 @@ class TestModelVersion:
         page = await recommend(await ready(calls), calls, model_version="v2")
         assert (page.rung, page.reasons, page.model_version) == (Rung.RERANKER, [], "v2")
         assert self.versions_asked(calls) == {"v2"}
-        ordered = await (await ready(calls)).rank_items("anna", ["i1", "i2"], Rung.SCORER, calls, 10, "v2")
+        ordered = await (await ready(calls)).rank_items("anna", ["i1", "i2"], Rung.SCORER, policy("v2"), calls, 10)
         assert (ordered.model_version, ordered.reasons) == ("v2", [])
-        explained = await (await ready(calls)).explain("anna", "i9", calls, 10, "v2")
+        explained = await (await ready(calls)).explain("anna", "i9", policy("v2"), calls, 10)
         assert explained.model_version == "v2"
 
     @pytest.mark.parametrize("services", [(), ("scoring",), ("candidate",)], ids=["nowhere", "scoring", "candidate"])
@@ -486,12 +554,14 @@ def test_an_impression_holds_what_was_served():
         PageItem(item, 0.5, 1.0 + 1e-7, None, 4.5, "ann", "", 0.5, 0.25),
         PageItem(item, 0.25, 0.5, None, None, "ann", "", 0.5, 0.125),
     ]
+    dealt = Dealt(make().policy)
     page = Page(entries, Rung.SCORER, [], "m1", 1, 2, 77, 3)
-    logged = feedback_pb.Impression.FromString(converters.impression("anna", "r1", page))
+    logged = feedback_pb.Impression.FromString(converters.impression("anna", "r1", page, dealt))
     assert (logged.feature_offset, logged.history_count) == (77, 3)
     assert list(logged.retrieval_scores) == [0.25, 0.125]
     assert list(logged.click_probabilities) == [1.0, 0.5], "a hair over 1 must not cost the impression"
     assert list(logged.conversion_probabilities) == []
     assert list(logged.predicted_ratings) == [], "a column is whole or not there"
     unseen = Page(entries, Rung.POPULAR, [], "m1", 1, 2, None, 0)
-    assert not feedback_pb.Impression.FromString(converters.impression("anna", "r1", unseen)).HasField("feature_offset")
+    body = converters.impression("anna", "r1", unseen, dealt)
+    assert not feedback_pb.Impression.FromString(body).HasField("feature_offset")

@@ -1,5 +1,6 @@
 from recmesh.type.v1 import event_kind_pb2 as _event_kind_pb2
 from recmesh.type.v1 import rung_pb2 as _rung_pb2
+from recmesh.type.v1 import team_pb2 as _team_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -19,7 +20,7 @@ CONSENT_GRANTED: Consent
 CONSENT_DENIED: Consent
 
 class Impression(_message.Message):
-    __slots__ = ("request_id", "user_id", "served_time_ms", "item_ids", "propensities", "scores", "sources", "model_version", "rung", "feature_offset", "history_count", "retrieval_scores", "click_probabilities", "conversion_probabilities", "predicted_ratings")
+    __slots__ = ("request_id", "user_id", "served_time_ms", "item_ids", "propensities", "scores", "sources", "model_version", "rung", "experiment", "variant", "teams", "feature_offset", "history_count", "retrieval_scores", "click_probabilities", "conversion_probabilities", "predicted_ratings")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +30,9 @@ class Impression(_message.Message):
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUNG_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    TEAMS_FIELD_NUMBER: _ClassVar[int]
     FEATURE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     HISTORY_COUNT_FIELD_NUMBER: _ClassVar[int]
     RETRIEVAL_SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -44,13 +48,16 @@ class Impression(_message.Message):
     sources: _containers.RepeatedScalarFieldContainer[str]
     model_version: str
     rung: _rung_pb2.Rung
+    experiment: str
+    variant: str
+    teams: _containers.RepeatedScalarFieldContainer[_team_pb2.Team]
     feature_offset: int
     history_count: int
     retrieval_scores: _containers.RepeatedScalarFieldContainer[float]
     click_probabilities: _containers.RepeatedScalarFieldContainer[float]
     conversion_probabilities: _containers.RepeatedScalarFieldContainer[float]
     predicted_ratings: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_ids: _Optional[_Iterable[str]] = ..., propensities: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., rung: _Optional[_Union[_rung_pb2.Rung, str]] = ..., feature_offset: _Optional[int] = ..., history_count: _Optional[int] = ..., retrieval_scores: _Optional[_Iterable[float]] = ..., click_probabilities: _Optional[_Iterable[float]] = ..., conversion_probabilities: _Optional[_Iterable[float]] = ..., predicted_ratings: _Optional[_Iterable[float]] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_ids: _Optional[_Iterable[str]] = ..., propensities: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., rung: _Optional[_Union[_rung_pb2.Rung, str]] = ..., experiment: _Optional[str] = ..., variant: _Optional[str] = ..., teams: _Optional[_Iterable[_Union[_team_pb2.Team, str]]] = ..., feature_offset: _Optional[int] = ..., history_count: _Optional[int] = ..., retrieval_scores: _Optional[_Iterable[float]] = ..., click_probabilities: _Optional[_Iterable[float]] = ..., conversion_probabilities: _Optional[_Iterable[float]] = ..., predicted_ratings: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Feedback(_message.Message):
     __slots__ = ("event_id", "user_id", "item_id", "event_kind", "event_time_ms", "value", "request_id", "position", "consent")
@@ -179,7 +186,7 @@ class ExportExamplesRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., start_time_ms: _Optional[int] = ..., end_time_ms: _Optional[int] = ...) -> None: ...
 
 class ExportExamplesResponse(_message.Message):
-    __slots__ = ("request_ids", "user_ids", "item_ids", "positions", "propensities", "sources", "model_versions", "served_times_ms", "clicked", "converted", "ratings", "rungs", "scores", "retrieval_scores", "click_probabilities", "conversion_probabilities", "predicted_ratings", "feature_offsets", "history_counts", "log_offsets")
+    __slots__ = ("request_ids", "user_ids", "item_ids", "positions", "propensities", "sources", "model_versions", "served_times_ms", "clicked", "converted", "ratings", "experiments", "variants", "rungs", "scores", "retrieval_scores", "click_probabilities", "conversion_probabilities", "predicted_ratings", "feature_offsets", "history_counts", "log_offsets")
     REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
     USER_IDS_FIELD_NUMBER: _ClassVar[int]
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -191,6 +198,8 @@ class ExportExamplesResponse(_message.Message):
     CLICKED_FIELD_NUMBER: _ClassVar[int]
     CONVERTED_FIELD_NUMBER: _ClassVar[int]
     RATINGS_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENTS_FIELD_NUMBER: _ClassVar[int]
+    VARIANTS_FIELD_NUMBER: _ClassVar[int]
     RUNGS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     RETRIEVAL_SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -211,6 +220,8 @@ class ExportExamplesResponse(_message.Message):
     clicked: _containers.RepeatedScalarFieldContainer[bool]
     converted: _containers.RepeatedScalarFieldContainer[bool]
     ratings: _containers.RepeatedScalarFieldContainer[float]
+    experiments: _containers.RepeatedScalarFieldContainer[str]
+    variants: _containers.RepeatedScalarFieldContainer[str]
     rungs: _containers.RepeatedScalarFieldContainer[_rung_pb2.Rung]
     scores: _containers.RepeatedScalarFieldContainer[float]
     retrieval_scores: _containers.RepeatedScalarFieldContainer[float]
@@ -220,7 +231,67 @@ class ExportExamplesResponse(_message.Message):
     feature_offsets: _containers.RepeatedScalarFieldContainer[int]
     history_counts: _containers.RepeatedScalarFieldContainer[int]
     log_offsets: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, request_ids: _Optional[_Iterable[str]] = ..., user_ids: _Optional[_Iterable[str]] = ..., item_ids: _Optional[_Iterable[str]] = ..., positions: _Optional[_Iterable[int]] = ..., propensities: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_versions: _Optional[_Iterable[str]] = ..., served_times_ms: _Optional[_Iterable[int]] = ..., clicked: _Optional[_Iterable[bool]] = ..., converted: _Optional[_Iterable[bool]] = ..., ratings: _Optional[_Iterable[float]] = ..., rungs: _Optional[_Iterable[_Union[_rung_pb2.Rung, str]]] = ..., scores: _Optional[_Iterable[float]] = ..., retrieval_scores: _Optional[_Iterable[float]] = ..., click_probabilities: _Optional[_Iterable[float]] = ..., conversion_probabilities: _Optional[_Iterable[float]] = ..., predicted_ratings: _Optional[_Iterable[float]] = ..., feature_offsets: _Optional[_Iterable[int]] = ..., history_counts: _Optional[_Iterable[int]] = ..., log_offsets: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, request_ids: _Optional[_Iterable[str]] = ..., user_ids: _Optional[_Iterable[str]] = ..., item_ids: _Optional[_Iterable[str]] = ..., positions: _Optional[_Iterable[int]] = ..., propensities: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_versions: _Optional[_Iterable[str]] = ..., served_times_ms: _Optional[_Iterable[int]] = ..., clicked: _Optional[_Iterable[bool]] = ..., converted: _Optional[_Iterable[bool]] = ..., ratings: _Optional[_Iterable[float]] = ..., experiments: _Optional[_Iterable[str]] = ..., variants: _Optional[_Iterable[str]] = ..., rungs: _Optional[_Iterable[_Union[_rung_pb2.Rung, str]]] = ..., scores: _Optional[_Iterable[float]] = ..., retrieval_scores: _Optional[_Iterable[float]] = ..., click_probabilities: _Optional[_Iterable[float]] = ..., conversion_probabilities: _Optional[_Iterable[float]] = ..., predicted_ratings: _Optional[_Iterable[float]] = ..., feature_offsets: _Optional[_Iterable[int]] = ..., history_counts: _Optional[_Iterable[int]] = ..., log_offsets: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class GetVariantCountsRequest(_message.Message):
+    __slots__ = ("scenario", "experiment")
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    scenario: str
+    experiment: str
+    def __init__(self, scenario: _Optional[str] = ..., experiment: _Optional[str] = ...) -> None: ...
+
+class GetVariantCountsResponse(_message.Message):
+    __slots__ = ("variants", "interleaving")
+    VARIANTS_FIELD_NUMBER: _ClassVar[int]
+    INTERLEAVING_FIELD_NUMBER: _ClassVar[int]
+    variants: _containers.RepeatedCompositeFieldContainer[VariantCounts]
+    interleaving: InterleavingCounts
+    def __init__(self, variants: _Optional[_Iterable[_Union[VariantCounts, _Mapping]]] = ..., interleaving: _Optional[_Union[InterleavingCounts, _Mapping]] = ...) -> None: ...
+
+class VariantCounts(_message.Message):
+    __slots__ = ("variant", "user_count", "clicking_user_count", "impression_count", "click_count", "conversion_count", "impression_squares", "click_squares", "conversion_squares", "click_impression_products", "conversion_click_products")
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    USER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CLICKING_USER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    IMPRESSION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CLICK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CONVERSION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    IMPRESSION_SQUARES_FIELD_NUMBER: _ClassVar[int]
+    CLICK_SQUARES_FIELD_NUMBER: _ClassVar[int]
+    CONVERSION_SQUARES_FIELD_NUMBER: _ClassVar[int]
+    CLICK_IMPRESSION_PRODUCTS_FIELD_NUMBER: _ClassVar[int]
+    CONVERSION_CLICK_PRODUCTS_FIELD_NUMBER: _ClassVar[int]
+    variant: str
+    user_count: int
+    clicking_user_count: int
+    impression_count: int
+    click_count: int
+    conversion_count: int
+    impression_squares: int
+    click_squares: int
+    conversion_squares: int
+    click_impression_products: int
+    conversion_click_products: int
+    def __init__(self, variant: _Optional[str] = ..., user_count: _Optional[int] = ..., clicking_user_count: _Optional[int] = ..., impression_count: _Optional[int] = ..., click_count: _Optional[int] = ..., conversion_count: _Optional[int] = ..., impression_squares: _Optional[int] = ..., click_squares: _Optional[int] = ..., conversion_squares: _Optional[int] = ..., click_impression_products: _Optional[int] = ..., conversion_click_products: _Optional[int] = ...) -> None: ...
+
+class InterleavingCounts(_message.Message):
+    __slots__ = ("first_win_count", "second_win_count", "tie_count", "user_count", "first_win_squares", "first_win_products", "win_squares")
+    FIRST_WIN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SECOND_WIN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TIE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    USER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_WIN_SQUARES_FIELD_NUMBER: _ClassVar[int]
+    FIRST_WIN_PRODUCTS_FIELD_NUMBER: _ClassVar[int]
+    WIN_SQUARES_FIELD_NUMBER: _ClassVar[int]
+    first_win_count: int
+    second_win_count: int
+    tie_count: int
+    user_count: int
+    first_win_squares: int
+    first_win_products: int
+    win_squares: int
+    def __init__(self, first_win_count: _Optional[int] = ..., second_win_count: _Optional[int] = ..., tie_count: _Optional[int] = ..., user_count: _Optional[int] = ..., first_win_squares: _Optional[int] = ..., first_win_products: _Optional[int] = ..., win_squares: _Optional[int] = ...) -> None: ...
 
 class DeleteUserRequest(_message.Message):
     __slots__ = ("scenario", "user_id")

@@ -60,6 +60,11 @@ class FeedbackServiceStub:
                 request_serializer=recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.ExportExamplesRequest.SerializeToString,
                 response_deserializer=recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.ExportExamplesResponse.FromString,
                 _registered_method=True)
+        self.GetVariantCounts = channel.unary_unary(
+                '/recmesh.feedback.v1.FeedbackService/GetVariantCounts',
+                request_serializer=recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.GetVariantCountsRequest.SerializeToString,
+                response_deserializer=recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.GetVariantCountsResponse.FromString,
+                _registered_method=True)
         self.DeleteUser = channel.unary_unary(
                 '/recmesh.feedback.v1.FeedbackService/DeleteUser',
                 request_serializer=recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.DeleteUserRequest.SerializeToString,
@@ -107,6 +112,13 @@ class FeedbackServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetVariantCounts(self, request, context):
+        """What an experiment's variants have shown and earned so far, as sums over users.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteUser(self, request, context):
         """Erases one user's events, impressions and examples in one scenario, for good: once it is answered, or was begun,
         every service that follows the log erases the user too, and nothing that is still on its way brings the user back.
@@ -142,6 +154,11 @@ def add_FeedbackServiceServicer_to_server(servicer, server):
                     servicer.ExportExamples,
                     request_deserializer=recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.ExportExamplesRequest.FromString,
                     response_serializer=recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.ExportExamplesResponse.SerializeToString,
+            ),
+            'GetVariantCounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVariantCounts,
+                    request_deserializer=recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.GetVariantCountsRequest.FromString,
+                    response_serializer=recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.GetVariantCountsResponse.SerializeToString,
             ),
             'DeleteUser': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteUser,
@@ -285,6 +302,33 @@ class FeedbackService:
             '/recmesh.feedback.v1.FeedbackService/ExportExamples',
             recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.ExportExamplesRequest.SerializeToString,
             recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.ExportExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVariantCounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recmesh.feedback.v1.FeedbackService/GetVariantCounts',
+            recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.GetVariantCountsRequest.SerializeToString,
+            recmesh_dot_feedback_dot_v1_dot_feedback__service__pb2.GetVariantCountsResponse.FromString,
             options,
             channel_credentials,
             insecure,

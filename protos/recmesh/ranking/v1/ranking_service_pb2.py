@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from recmesh.type.v1 import rung_pb2 as recmesh_dot_type_dot_v1_dot_rung__pb2
+from recmesh.type.v1 import team_pb2 as recmesh_dot_type_dot_v1_dot_team__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(recmesh/ranking/v1/ranking_service.proto\x12\x12recmesh.ranking.v1\x1a\x1arecmesh/type/v1/rung.proto\"\x94\x02\n\x10RecommendRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12.\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x1e.recmesh.ranking.v1.ItemFilter\x12\x17\n\x0f\x63\x61ndidate_count\x18\x06 \x01(\x05\x12\'\n\x08max_rung\x18\x07 \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x17\n\x0fskip_impression\x18\x08 \x01(\x08\x12\x14\n\x0cinclude_hops\x18\t \x01(\x08\x12\x15\n\rmodel_version\x18\n \x01(\t\"\x93\x03\n\nItemFilter\x12\x18\n\x10include_item_ids\x18\x01 \x03(\t\x12\x18\n\x10\x65xclude_item_ids\x18\x02 \x03(\t\x12\x12\n\ncategories\x18\x03 \x03(\t\x12\x1a\n\x12\x65xclude_categories\x18\x04 \x03(\t\x12\x42\n\nattributes\x18\x05 \x03(\x0b\x32..recmesh.ranking.v1.ItemFilter.AttributesEntry\x12\x16\n\tmin_price\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tmax_price\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12published_after_ms\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\x17\n\nallow_seen\x18\t \x01(\x08H\x03\x88\x01\x01\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_min_priceB\x0c\n\n_max_priceB\x15\n\x13_published_after_msB\r\n\x0b_allow_seen\"\x89\x02\n\x11RecommendResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x32\n\x05items\x18\x02 \x03(\x0b\x32#.recmesh.ranking.v1.RecommendedItem\x12#\n\x04rung\x18\x03 \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x18\n\x10\x64\x65graded_reasons\x18\x04 \x03(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x16\n\x0eserved_time_ms\x18\x06 \x01(\x03\x12\x17\n\x0f\x63\x61ndidate_count\x18\x07 \x01(\x05\x12%\n\x04hops\x18\x08 \x03(\x0b\x32\x17.recmesh.ranking.v1.Hop\"\x9e\x02\n\x0fRecommendedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x1e\n\x11\x63lick_probability\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12#\n\x16\x63onversion_probability\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x13\n\x06rating\x18\x06 \x01(\x02H\x02\x88\x01\x01\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x12\n\npropensity\x18\t \x01(\x02\x12\x12\n\ncategories\x18\n \x03(\tB\x14\n\x12_click_probabilityB\x19\n\x17_conversion_probabilityB\t\n\x07_rating\"W\n\x03Hop\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64uration_us\x18\x02 \x01(\x03\x12\x15\n\rrequest_bytes\x18\x03 \x01(\x03\x12\x16\n\x0eresponse_bytes\x18\x04 \x01(\x03\"\x87\x01\n\x10RankItemsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\x12\'\n\x08max_rung\x18\x04 \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x15\n\rmodel_version\x18\x05 \x01(\t\"\xa5\x01\n\x11RankItemsResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x18\n\x10unknown_item_ids\x18\x03 \x03(\t\x12#\n\x04rung\x18\x04 \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x18\n\x10\x64\x65graded_reasons\x18\x05 \x03(\t\x12\x15\n\rmodel_version\x18\x06 \x01(\t\"i\n\x1c\x45xplainRecommendationRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\"\xd2\x01\n\x1d\x45xplainRecommendationResponse\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x37\n\rcontributions\x18\x02 \x03(\x0b\x32 .recmesh.ranking.v1.Contribution\x12\x17\n\x0f\x62\x65\x63\x61use_item_id\x18\x03 \x01(\t\x12\x15\n\rbecause_title\x18\x04 \x01(\t\x12\x12\n\nblocked_by\x18\x05 \x03(\t\x12\r\n\x05score\x18\x06 \x01(\x02\x12\x15\n\rmodel_version\x18\x07 \x01(\t\";\n\x0c\x43ontribution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02\x12\x0e\n\x06weight\x18\x03 \x01(\x02\x32\xc2\x02\n\x0eRankingService\x12X\n\tRecommend\x12$.recmesh.ranking.v1.RecommendRequest\x1a%.recmesh.ranking.v1.RecommendResponse\x12X\n\tRankItems\x12$.recmesh.ranking.v1.RankItemsRequest\x1a%.recmesh.ranking.v1.RankItemsResponse\x12|\n\x15\x45xplainRecommendation\x12\x30.recmesh.ranking.v1.ExplainRecommendationRequest\x1a\x31.recmesh.ranking.v1.ExplainRecommendationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(recmesh/ranking/v1/ranking_service.proto\x12\x12recmesh.ranking.v1\x1a\x1arecmesh/type/v1/rung.proto\x1a\x1arecmesh/type/v1/team.proto\"\x94\x02\n\x10RecommendRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12.\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x1e.recmesh.ranking.v1.ItemFilter\x12\x17\n\x0f\x63\x61ndidate_count\x18\x06 \x01(\x05\x12\'\n\x08max_rung\x18\x07 \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x17\n\x0fskip_impression\x18\x08 \x01(\x08\x12\x14\n\x0cinclude_hops\x18\t \x01(\x08\x12\x15\n\rmodel_version\x18\n \x01(\t\"\x93\x03\n\nItemFilter\x12\x18\n\x10include_item_ids\x18\x01 \x03(\t\x12\x18\n\x10\x65xclude_item_ids\x18\x02 \x03(\t\x12\x12\n\ncategories\x18\x03 \x03(\t\x12\x1a\n\x12\x65xclude_categories\x18\x04 \x03(\t\x12\x42\n\nattributes\x18\x05 \x03(\x0b\x32..recmesh.ranking.v1.ItemFilter.AttributesEntry\x12\x16\n\tmin_price\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tmax_price\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12published_after_ms\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\x17\n\nallow_seen\x18\t \x01(\x08H\x03\x88\x01\x01\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_min_priceB\x0c\n\n_max_priceB\x15\n\x13_published_after_msB\r\n\x0b_allow_seen\"\xae\x02\n\x11RecommendResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x32\n\x05items\x18\x02 \x03(\x0b\x32#.recmesh.ranking.v1.RecommendedItem\x12#\n\x04rung\x18\x03 \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x18\n\x10\x64\x65graded_reasons\x18\x04 \x03(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x16\n\x0eserved_time_ms\x18\x06 \x01(\x03\x12\x17\n\x0f\x63\x61ndidate_count\x18\x07 \x01(\x05\x12%\n\x04hops\x18\x08 \x03(\x0b\x32\x17.recmesh.ranking.v1.Hop\x12\x0f\n\x07variant\x18\t \x01(\t\x12\x12\n\nexperiment\x18\n \x01(\t\"\xc3\x02\n\x0fRecommendedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x1e\n\x11\x63lick_probability\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12#\n\x16\x63onversion_probability\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x13\n\x06rating\x18\x06 \x01(\x02H\x02\x88\x01\x01\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x12\n\npropensity\x18\t \x01(\x02\x12\x12\n\ncategories\x18\n \x03(\t\x12#\n\x04team\x18\x0b \x01(\x0e\x32\x15.recmesh.type.v1.TeamB\x14\n\x12_click_probabilityB\x19\n\x17_conversion_probabilityB\t\n\x07_rating\"W\n\x03Hop\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64uration_us\x18\x02 \x01(\x03\x12\x15\n\rrequest_bytes\x18\x03 \x01(\x03\x12\x16\n\x0eresponse_bytes\x18\x04 \x01(\x03\"\x87\x01\n\x10RankItemsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\x12\'\n\x08max_rung\x18\x04 \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x15\n\rmodel_version\x18\x05 \x01(\t\"\xa5\x01\n\x11RankItemsResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x18\n\x10unknown_item_ids\x18\x03 \x03(\t\x12#\n\x04rung\x18\x04 \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x18\n\x10\x64\x65graded_reasons\x18\x05 \x03(\t\x12\x15\n\rmodel_version\x18\x06 \x01(\t\"i\n\x1c\x45xplainRecommendationRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\"\xd2\x01\n\x1d\x45xplainRecommendationResponse\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x37\n\rcontributions\x18\x02 \x03(\x0b\x32 .recmesh.ranking.v1.Contribution\x12\x17\n\x0f\x62\x65\x63\x61use_item_id\x18\x03 \x01(\t\x12\x15\n\rbecause_title\x18\x04 \x01(\t\x12\x12\n\nblocked_by\x18\x05 \x03(\t\x12\r\n\x05score\x18\x06 \x01(\x02\x12\x15\n\rmodel_version\x18\x07 \x01(\t\";\n\x0c\x43ontribution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02\x12\x0e\n\x06weight\x18\x03 \x01(\x02\x32\xc2\x02\n\x0eRankingService\x12X\n\tRecommend\x12$.recmesh.ranking.v1.RecommendRequest\x1a%.recmesh.ranking.v1.RecommendResponse\x12X\n\tRankItems\x12$.recmesh.ranking.v1.RankItemsRequest\x1a%.recmesh.ranking.v1.RankItemsResponse\x12|\n\x15\x45xplainRecommendation\x12\x30.recmesh.ranking.v1.ExplainRecommendationRequest\x1a\x31.recmesh.ranking.v1.ExplainRecommendationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,28 +35,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ITEMFILTER_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_ITEMFILTER_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_RECOMMENDREQUEST']._serialized_start=93
-  _globals['_RECOMMENDREQUEST']._serialized_end=369
-  _globals['_ITEMFILTER']._serialized_start=372
-  _globals['_ITEMFILTER']._serialized_end=775
-  _globals['_ITEMFILTER_ATTRIBUTESENTRY']._serialized_start=660
-  _globals['_ITEMFILTER_ATTRIBUTESENTRY']._serialized_end=709
-  _globals['_RECOMMENDRESPONSE']._serialized_start=778
-  _globals['_RECOMMENDRESPONSE']._serialized_end=1043
-  _globals['_RECOMMENDEDITEM']._serialized_start=1046
-  _globals['_RECOMMENDEDITEM']._serialized_end=1332
-  _globals['_HOP']._serialized_start=1334
-  _globals['_HOP']._serialized_end=1421
-  _globals['_RANKITEMSREQUEST']._serialized_start=1424
-  _globals['_RANKITEMSREQUEST']._serialized_end=1559
-  _globals['_RANKITEMSRESPONSE']._serialized_start=1562
-  _globals['_RANKITEMSRESPONSE']._serialized_end=1727
-  _globals['_EXPLAINRECOMMENDATIONREQUEST']._serialized_start=1729
-  _globals['_EXPLAINRECOMMENDATIONREQUEST']._serialized_end=1834
-  _globals['_EXPLAINRECOMMENDATIONRESPONSE']._serialized_start=1837
-  _globals['_EXPLAINRECOMMENDATIONRESPONSE']._serialized_end=2047
-  _globals['_CONTRIBUTION']._serialized_start=2049
-  _globals['_CONTRIBUTION']._serialized_end=2108
-  _globals['_RANKINGSERVICE']._serialized_start=2111
-  _globals['_RANKINGSERVICE']._serialized_end=2433
+  _globals['_RECOMMENDREQUEST']._serialized_start=121
+  _globals['_RECOMMENDREQUEST']._serialized_end=397
+  _globals['_ITEMFILTER']._serialized_start=400
+  _globals['_ITEMFILTER']._serialized_end=803
+  _globals['_ITEMFILTER_ATTRIBUTESENTRY']._serialized_start=688
+  _globals['_ITEMFILTER_ATTRIBUTESENTRY']._serialized_end=737
+  _globals['_RECOMMENDRESPONSE']._serialized_start=806
+  _globals['_RECOMMENDRESPONSE']._serialized_end=1108
+  _globals['_RECOMMENDEDITEM']._serialized_start=1111
+  _globals['_RECOMMENDEDITEM']._serialized_end=1434
+  _globals['_HOP']._serialized_start=1436
+  _globals['_HOP']._serialized_end=1523
+  _globals['_RANKITEMSREQUEST']._serialized_start=1526
+  _globals['_RANKITEMSREQUEST']._serialized_end=1661
+  _globals['_RANKITEMSRESPONSE']._serialized_start=1664
+  _globals['_RANKITEMSRESPONSE']._serialized_end=1829
+  _globals['_EXPLAINRECOMMENDATIONREQUEST']._serialized_start=1831
+  _globals['_EXPLAINRECOMMENDATIONREQUEST']._serialized_end=1936
+  _globals['_EXPLAINRECOMMENDATIONRESPONSE']._serialized_start=1939
+  _globals['_EXPLAINRECOMMENDATIONRESPONSE']._serialized_end=2149
+  _globals['_CONTRIBUTION']._serialized_start=2151
+  _globals['_CONTRIBUTION']._serialized_end=2210
+  _globals['_RANKINGSERVICE']._serialized_start=2213
+  _globals['_RANKINGSERVICE']._serialized_end=2535
 # @@protoc_insertion_point(module_scope)

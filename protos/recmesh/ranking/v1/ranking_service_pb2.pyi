@@ -1,4 +1,5 @@
 from recmesh.type.v1 import rung_pb2 as _rung_pb2
+from recmesh.type.v1 import team_pb2 as _team_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -61,7 +62,7 @@ class ItemFilter(_message.Message):
     def __init__(self, include_item_ids: _Optional[_Iterable[str]] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., categories: _Optional[_Iterable[str]] = ..., exclude_categories: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., min_price: _Optional[float] = ..., max_price: _Optional[float] = ..., published_after_ms: _Optional[int] = ..., allow_seen: _Optional[bool] = ...) -> None: ...
 
 class RecommendResponse(_message.Message):
-    __slots__ = ("request_id", "items", "rung", "degraded_reasons", "model_version", "served_time_ms", "candidate_count", "hops")
+    __slots__ = ("request_id", "items", "rung", "degraded_reasons", "model_version", "served_time_ms", "candidate_count", "hops", "variant", "experiment")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     RUNG_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +71,8 @@ class RecommendResponse(_message.Message):
     SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_COUNT_FIELD_NUMBER: _ClassVar[int]
     HOPS_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     items: _containers.RepeatedCompositeFieldContainer[RecommendedItem]
     rung: _rung_pb2.Rung
@@ -78,10 +81,12 @@ class RecommendResponse(_message.Message):
     served_time_ms: int
     candidate_count: int
     hops: _containers.RepeatedCompositeFieldContainer[Hop]
-    def __init__(self, request_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., rung: _Optional[_Union[_rung_pb2.Rung, str]] = ..., degraded_reasons: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., candidate_count: _Optional[int] = ..., hops: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ...) -> None: ...
+    variant: str
+    experiment: str
+    def __init__(self, request_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., rung: _Optional[_Union[_rung_pb2.Rung, str]] = ..., degraded_reasons: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., candidate_count: _Optional[int] = ..., hops: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., variant: _Optional[str] = ..., experiment: _Optional[str] = ...) -> None: ...
 
 class RecommendedItem(_message.Message):
-    __slots__ = ("item_id", "title", "score", "click_probability", "conversion_probability", "rating", "source", "reason", "propensity", "categories")
+    __slots__ = ("item_id", "title", "score", "click_probability", "conversion_probability", "rating", "source", "reason", "propensity", "categories", "team")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +97,7 @@ class RecommendedItem(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    TEAM_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     title: str
     score: float
@@ -102,7 +108,8 @@ class RecommendedItem(_message.Message):
     reason: str
     propensity: float
     categories: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., score: _Optional[float] = ..., click_probability: _Optional[float] = ..., conversion_probability: _Optional[float] = ..., rating: _Optional[float] = ..., source: _Optional[str] = ..., reason: _Optional[str] = ..., propensity: _Optional[float] = ..., categories: _Optional[_Iterable[str]] = ...) -> None: ...
+    team: _team_pb2.Team
+    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., score: _Optional[float] = ..., click_probability: _Optional[float] = ..., conversion_probability: _Optional[float] = ..., rating: _Optional[float] = ..., source: _Optional[str] = ..., reason: _Optional[str] = ..., propensity: _Optional[float] = ..., categories: _Optional[_Iterable[str]] = ..., team: _Optional[_Union[_team_pb2.Team, str]] = ...) -> None: ...
 
 class Hop(_message.Message):
     __slots__ = ("name", "duration_us", "request_bytes", "response_bytes")
