@@ -27,11 +27,15 @@ def read_news(scenario: str, feedback_address: str, feature_address: str) -> New
     The log is read from its beginning each time: no copy of it is kept that an erasure would have to find.
     """
     with open_stub(FeedbackServiceStub, feedback_address) as stub:
-        events = [_event(record.feedback) for record in _tail_events(stub, scenario) if record.HasField("feedback")]
+        records = [record for record in _tail_events(stub, scenario) if record.HasField("feedback")]
     with open_stub(FeatureServiceStub, feature_address) as stub:
         # The newest state of an item is the last that the stream tells.
         items = {item.item_id: _item(item) for item in _tail_items(stub, scenario)}
-    return News(pa.Table.from_pylist(list(items.values()), ITEMS), pa.Table.from_pylist(events, EVENTS))
+    return News(
+        pa.Table.from_pylist(list(items.values()), ITEMS),
+        pa.Table.from_pylist([_event(record.feedback) for record in records], EVENTS),
+        np.array([record.offset for record in records], dtype=np.int64),
+    )
 
 
 def read_examples(scenario: str, feedback_address: str, start_ms: int, model_version: str | None = None) -> Examples:
@@ -55,6 +59,8 @@ def read_examples(scenario: str, feedback_address: str, start_ms: int, model_ver
         numbers("propensities", np.float64),
         numbers("served_times_ms", np.int64),
         numbers("clicked", np.bool_),
+        numbers("feature_offsets", np.int64),
+        numbers("history_counts", np.int64),
     )
     if model_version is None:
         return found

@@ -199,4 +199,4 @@ def _source(
     if count < settings.min_examples:
         reporter.say(f"fewer than {settings.min_examples:,}: no update")
         return None
-    return Source(bundle, scenario, appended.tables, examples, settings)
+    return Source(bundle, scenario, appended.tables, examples, appended.log_offsets, settings)

@@ -74,15 +74,17 @@ class LmdbFeatureStore:
 
     async def get_user(self, user_id: str) -> UserFeatures:
         """See FeatureStore.get_user."""
-        # Taken first: what a commit in between adds is more than is promised, never less.
+        # Records without events move the checkpoint in memory only.
         log_offset = self._checkpoint.log_offset
         key = user_id.encode()
         with self._reading() as txn:
+            # As of the same moment as the user: a batch that was applied meanwhile is in both.
+            stored = txn.get(_CHECKPOINT, db=self._files.state)
             attributes, activity = txn.get(key, db=self._files.attributes), txn.get(key, db=self._files.activities)
         return UserFeatures(
             None if attributes is None else _decode_attributes(attributes),
             None if activity is None else _decode_activity(activity),
-            log_offset,
+            log_offset if stored is None else max(log_offset, _decode_checkpoint(stored).log_offset),
         )
 
     async def put_users(self, attributes: Mapping[str, Mapping[str, str]]) -> None:

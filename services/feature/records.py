@@ -68,7 +68,8 @@ class Checkpoint(NamedTuple):
 
 
 class UserFeatures(NamedTuple):
-    """What is known of a user up to `log_offset`; None where nothing is."""
+    """What is known of a user from the log's records up to `log_offset`, and from none after it; None where nothing
+    is."""
 
     attributes: dict[str, str] | None
     activity: Activity | None

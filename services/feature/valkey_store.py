@@ -105,15 +105,15 @@ class ValkeyFeatureStore:
 
     async def get_user(self, user_id: str) -> UserFeatures:
         """See FeatureStore.get_user."""
-        # Taken first: what is applied in between is more than is promised, never less.
+        # Taken first: what is applied in between, here or by another process, moves the user's own offset.
         log_offset = self._checkpoint.log_offset
-        [(attributes, activity)] = await self._client.run(
-            ("HMGET", self._keys.user(user_id), "attributes", "activity")
-        )  # fmt: skip
+        [(attributes, activity, offset)] = await self._client.run(
+            ("HMGET", self._keys.user(user_id), "attributes", "activity", "offset")
+        )
         return UserFeatures(
             None if attributes is None else _decode_attributes(attributes),
             None if activity is None else _decode_activity(activity),
-            log_offset,
+            max(log_offset, int(offset or 0)),
         )
 
     async def put_users(self, attributes: Mapping[str, Mapping[str, str]]) -> None:

@@ -16,9 +16,9 @@ class Outcome(StrEnum):
     REPEATED = "repeated"
     """Its shown item has these labels already."""
     LATE = "late"
-    """The item was shown to the user, but longer ago than the window."""
+    """The item was shown to the user, but longer ago than the window; or the answer that the event names is closed."""
     ORPHAN = "orphan"
-    """No impression shows the item to the user."""
+    """No open answer shows the item to the user."""
     UNLABELLED = "unlabelled"
     """The kind, or its value, says nothing about any task."""
     WAITING = "waiting"
@@ -48,7 +48,10 @@ class ShownItems(Protocol):
     """Finds what was shown."""
 
     def has_answer(self, request_id: str) -> bool:
-        """Whether the answer's impression is here."""
+        """Whether the answer's impression is here, or was until it was closed."""
+
+    def is_closed(self, request_id: str) -> bool:
+        """Whether the answer was here and is closed."""
 
     def in_answer(self, request_id: str, user_id: str, item_id: str) -> ShownItem | None:
         """The item in that answer, if the answer was that user's and held it."""
@@ -76,6 +79,9 @@ class AttributionRules:
         }
         self.impression_wait_ms = settings.impression_wait_s * 1000
         """How long an event waits for its impression, in milliseconds."""
+        self.close_after_ms = max(self._window_ms.values()) + settings.late_arrival_s * 1000 + self.impression_wait_ms
+        """How long after an answer was served an event may label it, late arrival and waiting included, in
+        milliseconds."""
 
     def window_ms(self, event_kind: int) -> int:
         """How long after an impression an event of this kind counts for it, in milliseconds."""
@@ -118,6 +124,8 @@ def attribute(event: Feedback, rules: AttributionRules, shown_items: ShownItems,
             return Attribution(Outcome.WAITING)
         shown = shown_items.in_answer(event.request_id, event.user_id, event.item_id)
     shown = shown or shown_items.newest(event.user_id, event.item_id, event.event_time_ms)
+    if shown is None and event.request_id and shown_items.is_closed(event.request_id):
+        return Attribution(Outcome.LATE)
     if shown is None:
         return Attribution(Outcome.WAITING if may_wait else Outcome.ORPHAN)
     if event.event_time_ms - shown.served_time_ms > rules.window_ms(event.event_kind):

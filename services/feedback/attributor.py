@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from services.feedback.erased_users import ErasedUsers
-from services.feedback.example_store import Example, ExampleStore, now_ms
+from services.feedback.example_store import ExampleStore, now_ms
+from services.feedback.examples import Example
 from services.feedback.log_reader import ATTRIBUTION, LogReader
 from services.feedback.records import Erasure, LogRecord
 from services.feedback.shown_items import ShownItemCount
@@ -42,10 +45,17 @@ class Attributor:
     """Keeps one scenario's examples in step with its log."""
 
     def __init__(
-        self, event_log: EventLog, reader: LogReader, examples: ExampleStore, erased_users: ErasedUsers
+        self,
+        event_log: EventLog,
+        reader: LogReader,
+        examples: ExampleStore,
+        erased_users: ErasedUsers,
+        close_interval_s: float,
     ) -> None:
         self.examples = examples
         self.shown_items = ShownItemCount()
+        self._close_interval_s = close_interval_s
+        self._closed_time = -math.inf
         self._log = event_log
         self._reader = reader
         self._erased_users = erased_users
@@ -56,7 +66,7 @@ class Attributor:
 
     async def run(self) -> None:
         """Attribute until the log's changes close. While the log is away, wait for it."""
-        away = False
+        away, pause_s = False, min(EXPIRY_INTERVAL_S, self._close_interval_s)
         while not self._log.changes.closed:
             async with self._lock:
                 try:
@@ -71,13 +81,15 @@ class Attributor:
                 if records:
                     await self._in_thread(self.shown_items.add, records, now_ms())
                 expired_count = await self._in_thread(self.examples.expire, now_ms(), BATCH_RECORDS)
+            if not away and len(records) < BATCH_RECORDS:
+                await self._close_answers()
             if away:
                 await asyncio.sleep(AWAY_S)
             elif records or expired_count:
                 self._progress.notify()
             elif self._log.latest_offset <= self.examples.offset:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._log.changes.wait(), EXPIRY_INTERVAL_S)
+                    await asyncio.wait_for(self._log.changes.wait(), pause_s)
 
     async def export(self, start_time_ms: int, end_time_ms: int) -> AsyncIterator[list[Example]]:
         """Examples served from the start to before the end, after all that is in the log now is attributed."""
@@ -112,12 +124,31 @@ class Attributor:
         while removed_count == REMOVE_ANSWERS:
             async with self._lock:
                 removed_count = await self._in_thread(self.examples.remove_until, offset, REMOVE_ANSWERS)
+        removed = True
+        while removed:
+            async with self._lock:
+                removed = await self._in_thread(self.examples.remove_file_until, offset)
         self._progress.notify()
 
     async def close(self) -> None:
         """Let go of the examples, after `run` has ended."""
         await self._in_thread(self.examples.close)
         self._thread.shutdown()
+
+    async def _close_answers(self) -> None:
+        """Close what can be closed, once every interval. What the log holds must be attributed."""
+        if time.monotonic() - self._closed_time < self._close_interval_s:
+            return
+        closed_count, until_ms = 1, now_ms()
+        try:
+            # While the log is away nobody knows what others wrote to it.
+            await self._log.check()
+            while closed_count and not self._log.changes.closed:
+                async with self._lock:
+                    closed_count = await self._in_thread(self.examples.close_answers, until_ms)
+        except NotReadyError as error:
+            log.warning("answers stay open", extra={"problem": str(error)})
+        self._closed_time = time.monotonic()
 
     async def _apply(self, records: Sequence[LogRecord]) -> None:
         """Attribute records; at each erasure among them, erase what came before it."""

@@ -20,6 +20,16 @@ class SqliteSettings(Settings):
     """Folder; each scenario has a folder of its own in it, for the log and the examples."""
 
 
+class PartitionSettings(Settings):
+    """The share of the users that a process attributes."""
+
+    count: int = Field(ge=1, le=1_000)
+    """How many processes share the log. Another count shares the users anew: each process then makes its examples again
+    from the log."""
+    index: int | None = Field(default=None, ge=0)
+    """Which of them this is, from 0; none: the number that ends the host's name, as a StatefulSet gives it."""
+
+
 class JetStreamSettings(Settings):
     """The event log in NATS JetStream; several feedback services can share it."""
 
@@ -40,6 +50,8 @@ class JetStreamSettings(Settings):
     """File with the user's password and nothing else."""
     tls: TlsSettings | None = None
     """Mutual TLS towards the servers; none: plaintext."""
+    partition: PartitionSettings | None = None
+    """Which users' examples and counters are this process's, where several share the log; none: all users'."""
 
     @model_validator(mode="after")
     def _check(self) -> "JetStreamSettings":
@@ -94,6 +106,12 @@ class FeedbackSettings(Settings):
     """How long an event without an impression waits for one that comes late, in seconds."""
     consent: ConsentSettings = ConsentSettings()
     """Which events need their user's consent."""
+    late_arrival_s: int = Field(default=86_400, ge=0)
+    """How long after its time an event may arrive and still label what was shown, in seconds. When that is over for all
+    events that an answer's windows allow, the answer is closed and its examples move to Parquet."""
+    close_interval_s: float = Field(default=3_600, gt=0)
+    """How often answers are closed, in seconds. Each time gives a day that has some a file, so this bounds how many
+    files there are."""
     max_queued_count: int = Field(default=20_000, ge=1_000)
     """Records that may wait to be written before calls get RESOURCE_EXHAUSTED."""
     retention_days: float | None = Field(default=None, ge=1e-5, le=36_500)

@@ -1,13 +1,15 @@
 """Messages to records and back. The only file of the service that touches the stubs; every field is checked here."""
 
+import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from recmesh.feedback.v1 import feedback_service_pb2 as pb
 from recmesh.type.v1 import rung_pb2
 from services.feedback.attributor import Removed
 from services.feedback.consent import ConsentRules
-from services.feedback.example_store import Example
+from services.feedback.examples import Example
 from services.feedback.records import Erasure, Feedback, Impression, LogRecord, Team
 from services.feedback.tenant import Taken
 from services.feedback.variant_totals import InterleavingCounts, VariantCounts
@@ -22,6 +24,7 @@ from services.runtime.checks import (
     check_time_ms,
 )
 from services.runtime.errors import InvalidFieldError
+from services.runtime.messages import MAX_HISTORY
 from services.runtime.pseudonym import Pseudonyms
 from services.runtime.scenario import EVENT_NAMES, NAME_PATTERN
 
@@ -29,11 +32,19 @@ MAX_BATCH = 1_000
 MAX_SHOWN_ITEMS = 200
 MAX_SOURCE_BYTES = 64
 MAX_INT64 = 2**63 - 1
-# The columns of an export in the order of Example's fields.
-_EXAMPLE_COLUMNS = (
-    "request_ids", "user_ids", "item_ids", "positions", "propensities", "sources", "model_versions", "served_times_ms",
-    "clicked", "converted", "ratings", "experiments", "variants",
-)  # fmt: skip
+_SERVED_COLUMNS = ("retrieval_scores", "click_probabilities", "conversion_probabilities", "predicted_ratings")
+# The columns of an export, each from the field of Example of the name beside it.
+_EXAMPLE_COLUMNS = {
+    "request_ids": "request_id", "user_ids": "user_id", "item_ids": "item_id", "positions": "position",
+    "propensities": "propensity", "sources": "source", "model_versions": "model_version",
+    "served_times_ms": "served_time_ms", "clicked": "clicked", "converted": "converted", "ratings": "rating",
+    "rungs": "rung", "scores": "score", "retrieval_scores": "retrieval_score",
+    "click_probabilities": "click_probability", "conversion_probabilities": "conversion_probability",
+    "predicted_ratings": "predicted_rating", "feature_offsets": "feature_offset", "history_counts": "history_count",
+    "log_offsets": "log_offset", "experiments": "experiment", "variants": "variant",
+}  # fmt: skip
+# What a column of numbers says where an example has none.
+_ABSENT = {"feature_offset": -1}
 _NAME_TEXT = "send 1 to 32 of a-z, 0-9 and '-' that begin with a letter"
 _TEAMS_TEXT = "0 (TEAM_UNSPECIFIED), 1 (TEAM_FIRST), 2 (TEAM_SECOND)"
 RUNGS = {number: name for name, number in rung_pb2.Rung.items() if number}
@@ -66,7 +77,12 @@ def _impression(field: str, message: pb.Impression, pseudonyms: Pseudonyms) -> I
         message.model_version,
         message.rung,
         *_variant(field, message),
+        message.feature_offset if message.HasField("feature_offset") else None,
+        message.history_count,
+        # A column of proto3 has no absence: an empty one is one that is not known.
+        *(list(getattr(message, name)) or None for name in _SERVED_COLUMNS),
     )
+    _check_features(field, impression)
     for name in ("propensities", "scores", "sources"):
         check_same_length(f"{field}.{name}", getattr(impression, name), f"{field}.item_ids", item_ids)
     for place, item_id in enumerate(item_ids):
@@ -77,6 +93,21 @@ def _impression(field: str, message: pb.Impression, pseudonyms: Pseudonyms) -> I
         if len(source.encode()) > MAX_SOURCE_BYTES:
             raise InvalidFieldError(f"{field}.sources[{place}]", f"is longer than {MAX_SOURCE_BYTES} bytes; shorten it")
     return impression
+
+
+def _check_features(field: str, impression: Impression) -> None:
+    if impression.feature_offset is not None and impression.feature_offset < 0:
+        raise InvalidFieldError(f"{field}.feature_offset", f"is {impression.feature_offset}; send 0 or more, or none")
+    check_range(f"{field}.history_count", impression.history_count, 0, MAX_HISTORY)
+    for name in _SERVED_COLUMNS:
+        values: list[float] | None = getattr(impression, name)
+        if values is None:
+            continue
+        check_same_length(f"{field}.{name}", values, f"{field}.item_ids", impression.item_ids)
+        for place, value in enumerate(values):
+            check_finite(f"{field}.{name}[{place}]", value)
+            if name.endswith("probabilities"):
+                check_range(f"{field}.{name}[{place}]", value, 0, 1)
 
 
 def _variant(field: str, message: pb.Impression) -> tuple[str, str, tuple[int, ...]]:
@@ -212,8 +243,12 @@ def _log_record(entry: LogRecord) -> pb.LogRecord:
 
 def examples_response(examples: Sequence[Example]) -> pb.ExportExamplesResponse:
     """One message of an export: each field of the examples as a column."""
-    columns = zip(_EXAMPLE_COLUMNS, zip(*examples, strict=True), strict=True)
-    return pb.ExportExamplesResponse(**dict(columns))
+    fields = dict(zip(Example._fields, zip(*examples, strict=True), strict=True))
+    columns: dict[str, Any] = {
+        column: [_ABSENT.get(field, math.nan) if value is None else value for value in fields[field]]
+        for column, field in _EXAMPLE_COLUMNS.items()
+    }
+    return pb.ExportExamplesResponse(**columns)
 
 
 def variant_counts_response(

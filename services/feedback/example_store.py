@@ -1,54 +1,25 @@
-"""Examples: shown items with their labels, and the counters of what was shown and clicked, in SQLite.
+"""Attribution's state: open answers with their labels, and the counters of what was shown and clicked, in SQLite.
 
 Everything here follows from the event log. The log offset up to which it does is committed with the effects, so each
-record counts exactly once; whoever removes the file gets it built again from the log.
+record counts exactly once; whoever removes the file gets it built again from the log. Examples that nothing can label
+any more leave it for Parquet files (example_archive.py), so that what is joined is bounded by the windows.
 """
 
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from services.feedback.attribution import AttributionRules, Labels, Outcome, ShownItem, attribute
-from services.feedback.records import Feedback, Impression, LogRecord, Team
-from services.feedback.sqlite_store import add_columns, connect, empty_wal, transaction
+from services.feedback.example_archive import ExampleArchive
+from services.feedback.example_schema import open_database
+from services.feedback.examples import ExamplePage
+from services.feedback.partition import ALL, Partition
+from services.feedback.records import Erasure, Feedback, Impression, LogRecord, Team
+from services.feedback.sqlite_store import empty_wal, transaction
 from services.feedback.variant_totals import InterleavingCounts, VariantCounts, VariantTotals
 from services.runtime.scenario import EVENT_NAMES
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (
-    log_offset INTEGER PRIMARY KEY, request_id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
-    served_time_ms INTEGER NOT NULL, model_version TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS answers_by_user ON answers (user_id);
-CREATE INDEX IF NOT EXISTS answers_by_time ON answers (served_time_ms, log_offset);
-CREATE TABLE IF NOT EXISTS shown (
-    answer_offset INTEGER NOT NULL, position INTEGER NOT NULL, user_id TEXT NOT NULL, item_id TEXT NOT NULL,
-    propensity REAL NOT NULL, source TEXT NOT NULL, clicked INTEGER NOT NULL,
-    converted INTEGER NOT NULL, rating REAL NOT NULL, PRIMARY KEY (answer_offset, position)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS shown_by_user_item ON shown (user_id, item_id);
-CREATE TABLE IF NOT EXISTS waiting (
-    log_offset INTEGER PRIMARY KEY, event_id TEXT NOT NULL, user_id TEXT NOT NULL, item_id TEXT NOT NULL,
-    event_kind INTEGER NOT NULL, event_time_ms INTEGER NOT NULL, value REAL, request_id TEXT NOT NULL, position INTEGER,
-    since_ms INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS waiting_by_user ON waiting (user_id);
-CREATE INDEX IF NOT EXISTS waiting_by_time ON waiting (since_ms);
-CREATE TABLE IF NOT EXISTS counters (
-    name TEXT NOT NULL, label TEXT NOT NULL, other_label TEXT NOT NULL, count INTEGER NOT NULL,
-    PRIMARY KEY (name, label, other_label)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS checkpoint (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), log_offset INTEGER NOT NULL);
-INSERT OR IGNORE INTO checkpoint VALUES (1, 0);
-"""
-
-# Columns that came later, by table.
-_LATER_COLUMNS = {
-    "answers": {"experiment": "TEXT NOT NULL DEFAULT ''", "variant": "TEXT NOT NULL DEFAULT ''"},
-    "shown": {"team": "INTEGER NOT NULL DEFAULT 0"},
-}
 
 _FIND = """
 SELECT shown.answer_offset, shown.position, answers.served_time_ms, answers.model_version, shown.source, shown.clicked,
@@ -59,12 +30,13 @@ WHERE shown.user_id = ? AND shown.item_id = ?
 
 # Model versions and sources come with requests: this bounds the series on /metrics and the memory for them.
 MAX_COUNTERS = 2_000
+_SHOWN_COUNTERS = ("impressions", "clicks", "conversions", "position_impressions", "position_clicks")
 
 
 class CounterKey(NamedTuple):
     """A counter: impressions, clicks and conversions by (model_version, source), the same with the prefix variant_ by
     (experiment, variant); position_impressions and position_clicks by (model_version, place); events by
-    (event, outcome).
+    (event, outcome); out_of_order_events by (event, ""); closed_examples by ("", "").
 
     An event that waits for its impression is counted under WAITING until it is decided.
     """
@@ -74,42 +46,15 @@ class CounterKey(NamedTuple):
     other_label: str
 
 
-class Example(NamedTuple):
-    """A shown item with its labels."""
-
-    request_id: str
-    user_id: str
-    item_id: str
-    position: int
-    propensity: float
-    source: str
-    model_version: str
-    served_time_ms: int
-    clicked: bool
-    converted: bool
-    rating: float
-    experiment: str = ""
-    variant: str = ""
-
-
-class ExamplePage(NamedTuple):
-    """Examples of some answers, by time of serving, and where the next page begins; None after the last."""
-
-    examples: list[Example]
-    next_start: tuple[int, int] | None
-
-
 class ExampleStore:
-    """The examples of one scenario in `folder`/examples.db. For one thread at a time."""
+    """The examples of one scenario in `folder`/examples.db and, when closed, in files under `folder`/examples. For one
+    thread at a time."""
 
-    def __init__(self, folder: Path, rules: AttributionRules) -> None:
-        # The log is the durable copy, so the last transactions may be lost with the machine's power.
-        self._connection = connect(folder / "examples.db", "NORMAL")
-        self._connection.executescript(_SCHEMA)
-        # Who was killed between erasing and emptying the write-ahead log left the old pages in it.
-        empty_wal(self._connection)
-        for table, columns in _LATER_COLUMNS.items():
-            add_columns(self._connection, table, columns)
+    def __init__(self, folder: Path, rules: AttributionRules, partition: Partition = ALL) -> None:
+        """SetupError when the folder holds another partition's examples."""
+        self._partition = partition
+        self._connection = open_database(folder, partition)
+        self._archive = ExampleArchive(self._connection, folder / "examples")
         self._variants = VariantTotals(self._connection)
         self._rules = rules
         self._offset: int = self._connection.execute("SELECT log_offset FROM checkpoint").fetchone()[0]
@@ -122,6 +67,11 @@ class ExampleStore:
         return self._offset
 
     @property
+    def user_share(self) -> float:
+        """The share of the users that these examples are of, over 0 and at most 1."""
+        return 1 / self._partition.count
+
+    @property
     def counts(self) -> dict[CounterKey, int]:
         """All counters, as of the last commit."""
         return self._counts
@@ -131,9 +81,11 @@ class ExampleStore:
         with transaction(self._connection):
             added: Counter[CounterKey] = Counter()
             for offset, record in records:
+                if isinstance(record, Erasure) or not self._partition.has(record.user_id):
+                    continue
                 if isinstance(record, Impression):
                     self._add_impression(offset, record, added)
-                elif isinstance(record, Feedback):
+                else:
                     self._add_feedback(offset, record, now_ms, added)
             self._connection.execute("UPDATE checkpoint SET log_offset = ?", (records[-1].offset,))
             counts = self._add_counts(added)
@@ -154,39 +106,33 @@ class ExampleStore:
         return len(waiting)
 
     def page(self, start: tuple[int, int], end_time_ms: int, limit: int) -> ExamplePage:
-        """Examples of the next `limit` answers from (served_time_ms, log_offset) on that were served before the end."""
-        query = (
-            "SELECT log_offset, request_id, served_time_ms, model_version, experiment, variant FROM answers"
-            " WHERE (served_time_ms, log_offset) >= (?, ?) AND served_time_ms < ?"
-            " ORDER BY served_time_ms, log_offset LIMIT ?"
-        )
-        answers = self._connection.execute(query, (*start, end_time_ms, limit)).fetchall()
-        examples = []
-        for offset, request_id, served_time_ms, model_version, experiment, variant in answers:
-            shown = self._connection.execute(
-                "SELECT user_id, item_id, position, propensity, source, clicked, converted, rating FROM shown"
-                " WHERE answer_offset = ? ORDER BY position",
-                (offset,),
-            )
-            for user_id, item_id, position, propensity, source, clicked, converted, rating in shown:
-                example = Example(
-                    request_id, user_id, item_id, position, propensity, source, model_version, served_time_ms,
-                    bool(clicked), bool(converted), rating, experiment, variant,
-                )  # fmt: skip
-                examples.append(example)
-        following = (answers[-1][2], answers[-1][0] + 1) if len(answers) == limit else None
-        return ExamplePage(examples, following)
+        """See ExampleArchive.page."""
+        return self._archive.page(start, end_time_ms, limit)
+
+    def close_answers(self, now_ms: int) -> int:
+        """Move answers that nothing can label any more to a file; returns how many, 0 when there are no more of them.
+
+        All records that the log holds by now must be attributed: one of them may be the label of such an answer.
+        """
+        answers = self._archive.next_to_close(now_ms - self._rules.close_after_ms)
+        if answers:
+            name = self._archive.write(answers)
+            with transaction(self._connection):
+                self._archive.close(name, answers)
+                counts = self._add_counts(Counter({CounterKey("closed_examples", "", ""): sum(map(len, answers))}))
+            self._counts = counts
+        return len(answers)
 
     def remove_until(self, offset: int, limit: int) -> int:
-        """Remove at most `limit` answers and waiting events up to a log offset; returns how many of both. The counters
-        stay."""
+        """Remove at most `limit` open answers and waiting events up to a log offset; returns how many of both. The
+        counters stay."""
         with transaction(self._connection):
             added: Counter[CounterKey] = Counter()
             query = "SELECT * FROM waiting WHERE log_offset <= ? LIMIT ?"
             waiting = self._connection.execute(query, (offset, limit)).fetchall()
             for row in waiting:
                 self._settle(row, added, may_wait=False)
-            query = "SELECT log_offset FROM answers WHERE log_offset <= ? LIMIT ?"
+            query = "SELECT log_offset FROM answers WHERE log_offset <= ? AND file IS NULL LIMIT ?"
             answers = self._connection.execute(query, (offset, limit - len(waiting))).fetchall()
             self._connection.executemany("DELETE FROM shown WHERE answer_offset = ?", answers)
             self._connection.executemany("DELETE FROM answers WHERE log_offset = ?", answers)
@@ -195,17 +141,23 @@ class ExampleStore:
         self._counts = counts
         return len(waiting) + len(answers)
 
+    def remove_file_until(self, offset: int) -> bool:
+        """See ExampleArchive.remove_file_until."""
+        return self._archive.remove_file_until(offset)
+
     def delete_user(self, user_id: str) -> int:
         """Erase the user's examples; returns how many there were. The counters, which name nobody, stay."""
+        removed = self._archive.erase_from_files(user_id)
         query = "SELECT event_kind, -count(*) FROM waiting WHERE user_id = ? GROUP BY event_kind"
         with transaction(self._connection):
             fewer = {_waiting_key(kind): count for kind, count in self._connection.execute(query, (user_id,))}
             counts = self._add_counts(Counter(fewer))
-            removed = self._connection.execute("DELETE FROM shown WHERE user_id = ?", (user_id,)).rowcount
-            self._connection.execute("DELETE FROM answers WHERE user_id = ?", (user_id,))
+            removed += self._connection.execute("DELETE FROM shown WHERE user_id = ?", (user_id,)).rowcount
+            emptied = self._archive.forget_user(user_id)
             self._connection.execute("DELETE FROM waiting WHERE user_id = ?", (user_id,))
             self._variants.delete_user(user_id)
         self._counts = counts
+        self._archive.remove_files(emptied)
         empty_wal(self._connection)
         return removed
 
@@ -228,6 +180,11 @@ class ExampleStore:
         query = "SELECT 1 FROM answers WHERE request_id = ?"
         return self._connection.execute(query, (request_id,)).fetchone() is not None
 
+    def is_closed(self, request_id: str) -> bool:
+        """See ShownItems.is_closed."""
+        query = "SELECT 1 FROM answers WHERE request_id = ? AND file IS NOT NULL"
+        return self._connection.execute(query, (request_id,)).fetchone() is not None
+
     def in_answer(self, request_id: str, user_id: str, item_id: str) -> ShownItem | None:
         """See ShownItems.in_answer."""
         return self._find("AND answers.request_id = ? ORDER BY shown.position", user_id, item_id, request_id)
@@ -246,19 +203,27 @@ class ExampleStore:
 
     def _add_impression(self, offset: int, impression: Impression, added: Counter[CounterKey]) -> None:
         user_id = impression.user_id
+        self._forget_expired(impression.request_id)
         self._connection.execute(
-            "INSERT INTO answers (log_offset, request_id, user_id, served_time_ms, model_version, experiment, variant)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO answers (log_offset, request_id, user_id, served_time_ms, model_version, experiment, variant,"
+            " rung, feature_offset, history_count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 offset, impression.request_id, user_id, impression.served_time_ms, impression.model_version,
-                impression.experiment, impression.variant,
+                impression.experiment, impression.variant, impression.rung, impression.feature_offset,
+                impression.history_count,
             ),
         )  # fmt: skip
-        teams = impression.teams or (Team.NEITHER,) * len(impression.item_ids)
-        columns = zip(impression.item_ids, impression.propensities, impression.sources, teams, strict=True)
+        unknown = [None] * len(impression.item_ids)
+        columns = zip(
+            impression.item_ids, impression.propensities, impression.sources,
+            impression.teams or (Team.NEITHER,) * len(impression.item_ids), impression.scores,
+            impression.retrieval_scores or unknown, impression.click_probabilities or unknown,
+            impression.conversion_probabilities or unknown, impression.predicted_ratings or unknown, strict=True,
+        )  # fmt: skip
         self._connection.executemany(
-            "INSERT INTO shown (answer_offset, position, user_id, item_id, propensity, source, team, clicked,"
-            " converted, rating) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0)",
+            "INSERT INTO shown (answer_offset, position, user_id, clicked, converted, rating, item_id, propensity,"
+            " source, team, score, retrieval_score, click_probability, conversion_probability, predicted_rating)"
+            " VALUES (?, ?, ?, 0, 0, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [(offset, position, user_id, *values) for position, values in enumerate(columns)],
         )
         self._variants.add_impression(offset, impression)
@@ -275,7 +240,21 @@ class ExampleStore:
                 # Nothing clicked is a CTR of 0 and not an unknown one.
                 added[CounterKey(name, impression.model_version, source)] += 0
         for row in self._connection.execute("SELECT * FROM waiting WHERE user_id = ?", (user_id,)).fetchall():
-            self._settle(row, added, may_wait=True)
+            if self._settle(row, added, may_wait=True):
+                added[CounterKey("out_of_order_events", EVENT_NAMES[row[4]], "")] += 1
+
+    def _forget_expired(self, request_id: str) -> None:
+        """The log takes a request_id again once its record expired; the answer that had it may be here a little
+        longer."""
+        query = "SELECT log_offset, file FROM answers WHERE request_id = ?"
+        for offset, file in self._connection.execute(query, (request_id,)).fetchall():
+            if file is None:
+                self._connection.execute("DELETE FROM shown WHERE answer_offset = ?", (offset,))
+                self._connection.execute("DELETE FROM answers WHERE log_offset = ?", (offset,))
+            else:
+                # Its file is there until it expires as a whole. No id has a line break.
+                statement = "UPDATE answers SET request_id = request_id || char(10) || log_offset WHERE log_offset = ?"
+                self._connection.execute(statement, (offset,))
 
     def _add_feedback(self, offset: int, event: Feedback, now_ms: int, added: Counter[CounterKey]) -> None:
         # What was served so long ago that this event would be late has arrived: only fresh events wait.
@@ -285,11 +264,14 @@ class ExampleStore:
             self._connection.execute("INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
             added[_waiting_key(event.event_kind)] += 1
 
-    def _settle(self, row: tuple[int | str, ...], added: Counter[CounterKey], may_wait: bool) -> None:
+    def _settle(self, row: tuple[Any, ...], added: Counter[CounterKey], may_wait: bool) -> bool:
+        """Whether the waiting event is decided now."""
         event = Feedback._make(row[1:9])
-        if self._decide(event, added, may_wait) is not Outcome.WAITING:
-            self._connection.execute("DELETE FROM waiting WHERE log_offset = ?", row[:1])
-            added[_waiting_key(event.event_kind)] -= 1
+        if self._decide(event, added, may_wait) is Outcome.WAITING:
+            return False
+        self._connection.execute("DELETE FROM waiting WHERE log_offset = ?", row[:1])
+        added[_waiting_key(event.event_kind)] -= 1
+        return True
 
     def _decide(self, event: Feedback, added: Counter[CounterKey], may_wait: bool) -> Outcome:
         outcome, shown, labels = attribute(event, self._rules, self, may_wait)
@@ -317,7 +299,7 @@ class ExampleStore:
         counts = dict(self._counts)
         changed = set()
         for key, count in added.items():
-            if key not in counts and key.name != "events" and len(counts) >= MAX_COUNTERS:
+            if key not in counts and key.name in _SHOWN_COUNTERS and len(counts) >= MAX_COUNTERS:
                 key = CounterKey(key.name, "other", "other")
             counts[key] = counts.get(key, 0) + count
             changed.add(key)

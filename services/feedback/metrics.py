@@ -22,7 +22,17 @@ _COUNTERS = {
     "variant_conversions": ("Those of the clicked ones that got the conversion task's label, too.", _VARIANT_LABELS),
     "position_impressions": ("Items shown, by their place in the answer.", _POSITION_LABELS),
     "position_clicks": ("Shown items that got the click task's label, by their place.", _POSITION_LABELS),
-    "events": ("Feedback by outcome of its attribution.", ["scenario", "event", "outcome"]),
+    "events": (
+        "Feedback by outcome of its attribution, each event once: attributed, repeated (another event gave the label"
+        " before), late (shown longer ago than the window, or the answer that it names is closed), orphan (no open"
+        " answer shows the item to the user), unlabelled (says nothing about any task).",
+        ["scenario", "event", "outcome"],
+    ),
+    "out_of_order_events": (
+        "Events that came before the impression that they were joined to; each is also counted by its outcome.",
+        ["scenario", "event"],
+    ),
+    "closed_examples": ("Shown items written to Parquet: nothing can label them any more.", ["scenario"]),
 }
 
 
@@ -65,13 +75,15 @@ class FeedbackCollector(Collector):
             labels=["scenario"],
         )
         for tenant in self._tenants:
-            share.add_metric([tenant.name], 1)
             examples = tenant.attributor.examples
+            share.add_metric([tenant.name], examples.user_share)
             for key, count in examples.counts.items():
                 if key.other_label == Outcome.WAITING and key.name == "events":
                     waiting.add_metric([tenant.name, key.label], count)
                 else:
-                    counters[key.name].add_metric([tenant.name, key.label, key.other_label], count)
+                    family = _COUNTERS[key.name]
+                    labels = [tenant.name, key.label, key.other_label][: len(family[1])]
+                    counters[key.name].add_metric(labels, count)
             queued.add_metric([tenant.name], tenant.log.queued_count)
             lag.add_metric([tenant.name], max(0, tenant.log.latest_offset - examples.offset))
             offset.add_metric([tenant.name], tenant.log.latest_offset)
@@ -96,7 +108,7 @@ def duplicates_counter(registry: CollectorRegistry) -> Counter:
     """Records that came again under an id the log had, since the process started; by scenario and record."""
     return Counter(
         "recmesh_feedback_duplicates_total",
-        "Records that came again under an id that the log has.",
+        "Records that came again under an id that the log has: acknowledged, not logged, and not attributed again.",
         ["scenario", "record"],
         registry=registry,
     )

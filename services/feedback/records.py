@@ -15,7 +15,8 @@ class Team(IntEnum):
 class Impression(NamedTuple):
     """One answer as it was shown. Columns have one entry per shown item, in the order of positions from 0.
 
-    Fields with a default came later: records in a log may lack them.
+    Fields with a default came later: records in a log may lack them. The last six are the features as served; see the
+    proto. A column that is None is not known.
     """
 
     request_id: str
@@ -33,6 +34,12 @@ class Impression(NamedTuple):
     """The user's, where there is an experiment."""
     teams: tuple[int, ...] = ()
     """Numbers of Team; no entries: the list is not interleaved."""
+    feature_offset: int | None = None
+    history_count: int = 0
+    retrieval_scores: list[float] | None = None
+    click_probabilities: list[float] | None = None
+    conversion_probabilities: list[float] | None = None
+    predicted_ratings: list[float] | None = None
 
 
 class Feedback(NamedTuple):

@@ -55,18 +55,21 @@ _LATER_COLUMNS = {
     "experiment": "TEXT NOT NULL DEFAULT ''",
     "variant": "TEXT NOT NULL DEFAULT ''",
     "teams": "TEXT NOT NULL DEFAULT '[]'",
+    "features": "TEXT NOT NULL DEFAULT '[]'",
 }
 
 _IMPRESSION = (
     "log_offset, request_id, user_id, served_time_ms, item_ids, propensities, scores, sources, model_version, rung,"
-    " experiment, variant, teams"
+    " experiment, variant, teams, features"
 )
 _ADD_IMPRESSION = (
-    f"INSERT INTO impressions ({_IMPRESSION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO impressions ({_IMPRESSION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (request_id) DO NOTHING"
 )
 _ADD_FEEDBACK = "INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
 
+# The fields of an impression that are stored as one.
+_FEATURES = slice(Impression._fields.index("feature_offset"), None)
 # Records that one transaction of retention removes, so that writes wait little.
 _REMOVE_RECORDS = 2_000
 
@@ -352,7 +355,7 @@ def _now_ms() -> int:
 def _impression(row: tuple[Any, ...]) -> Impression:
     item_ids, propensities, scores, sources = map(json.loads, row[4:8])
     plain = (row[1], row[2], row[3], item_ids, propensities, scores, sources, row[8], row[9])
-    return Impression(*plain, row[10], row[11], tuple(json.loads(row[12])))
+    return Impression(*plain, row[10], row[11], tuple(json.loads(row[12])), *json.loads(row[13]))
 
 
 def _row(offset: int, record: Impression | Feedback) -> tuple[object, ...]:
@@ -362,4 +365,5 @@ def _row(offset: int, record: Impression | Feedback) -> tuple[object, ...]:
     return (
         offset, record.request_id, record.user_id, record.served_time_ms, *map(json.dumps, columns),
         record.model_version, record.rung, record.experiment, record.variant, json.dumps(record.teams),
+        json.dumps(record[_FEATURES]),
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """One scenario's part of the service."""
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from services.feedback.example_store import ExampleStore
 from services.feedback.folder_lock import lock_folder
 from services.feedback.jetstream_store import JetStreamEventLog
 from services.feedback.log_reader import LogReader
+from services.feedback.partition import ALL, partition_of
 from services.feedback.records import Feedback, Impression
 from services.feedback.sqlite_store import SqliteEventLog
 from services.feedback.store import EventLog
@@ -73,9 +75,12 @@ def open_tenant(scenario: Scenario, store: StoreSettings, pseudonyms: Pseudonyms
     claim_store(folder / "pseudonyms", pseudonyms, any((folder / name).is_file() for name in ("log.db", "examples.db")))
     log = _open_log(scenario.name, store, folder, settings.max_queued_count, retention_s, pseudonyms.key_id)
     reader = LogReader(scenario.name, log)
-    examples = ExampleStore(folder, AttributionRules(scenario.head, settings))
+    partition = ALL
+    if isinstance(store, JetStreamSettings):
+        partition = partition_of(store.partition, socket.gethostname())
+    examples = ExampleStore(folder, AttributionRules(scenario.head, settings), partition)
     erased_users = ErasedUsers(log)
-    attributor = Attributor(log, reader, examples, erased_users)
+    attributor = Attributor(log, reader, examples, erased_users, settings.close_interval_s)
     kinds = frozenset(EVENT_NUMBERS[event] for event in scenario.head.events)
     return Tenant(
         scenario.name,

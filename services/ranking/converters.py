@@ -3,6 +3,7 @@
 Axes: C candidates, M vectors, D vector_dimension.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -221,7 +222,19 @@ def impression(user_id: str, request_id: str, page: Page, dealt: Dealt) -> bytes
         experiment=dealt.experiment,
         variant=dealt.variant,
         teams=[_TEAMS[entry.team] for entry in page.items] if page.interleaved else (),
+        feature_offset=page.feature_offset,
+        history_count=page.history_count,
+        retrieval_scores=[entry.retrieval_score for entry in page.items],
+        click_probabilities=_served([entry.click for entry in page.items], 0, 1),
+        conversion_probabilities=_served([entry.conversion for entry in page.items], 0, 1),
+        predicted_ratings=_served([entry.rating for entry in page.items]),
     ).SerializeToString()
+
+
+def _served(values: Sequence[float | None], low: float = -math.inf, high: float = math.inf) -> list[float]:
+    """A column of predictions; none where one is missing. A hair beyond its range must not cost the impression."""
+    known = [value for value in values if value is not None]
+    return [min(max(value, low), high) for value in known] if len(known) == len(values) else []
 
 
 # ---- what ranking asks of the others
@@ -241,6 +254,7 @@ def user(response: feature_pb.GetUserFeaturesResponse) -> User:
         History(list(history.item_ids), list(history.event_kinds), history),
         list(response.seen_item_ids),
         list(response.dismissed_item_ids),
+        response.log_offset,
     )
 
 

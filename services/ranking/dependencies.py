@@ -58,6 +58,8 @@ class User:
     history: History = History()
     seen_item_ids: Sequence[str] = ()
     dismissed_item_ids: Sequence[str] = ()
+    log_offset: int | None = None
+    """The event log's records up to here are in it; None when feature did not answer."""
 
 
 @dataclass(frozen=True, slots=True)

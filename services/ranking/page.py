@@ -23,6 +23,7 @@ class PageItem:
     source: str
     reason: str
     propensity: float
+    retrieval_score: float
     team: Team | None = None
     """Whose list put it into an interleaved page; none: neither's, or the page is not interleaved."""
 
@@ -37,6 +38,10 @@ class Page:
     model_version: str
     served_time_ms: int
     candidate_count: int
+    feature_offset: int | None
+    """The models saw the event log's records up to here; None when feature did not answer."""
+    history_count: int
+    """How many of the user's newest events the models were given."""
     interleaved: bool = False
 
 
@@ -49,6 +54,8 @@ def make_page(ranked: Ranked, items: list[PageItem]) -> Page:
         model_version=ranked.model_version,
         served_time_ms=int(time.time() * 1000),
         candidate_count=len(ranked.candidates.item_ids),
+        feature_offset=ranked.user.log_offset,
+        history_count=len(ranked.user.history.item_ids) if ranked.rung > Rung.POPULAR else 0,
     )
 
 
@@ -67,6 +74,7 @@ def page_item(ranked: Ranked, place: int, propensity: float) -> PageItem:
         source=_source(ranked, place),
         reason=reason_of(ranked, place, item),
         propensity=propensity,
+        retrieval_score=float(ranked.candidates.scores[place]),
     )
 
 

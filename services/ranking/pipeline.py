@@ -104,7 +104,10 @@ class Pipeline:
             items.append(replace(item, team=entry.team))
         page = make_page(lists[own][0], items)
         reasons = dict.fromkeys(reason for ranked, _ in lists for reason in ranked.reasons)
-        return replace(page, reasons=list(reasons), interleaved=True)
+        # The lists may have been made at two moments: what both have seen.
+        offsets = [ranked.user.log_offset for ranked, _ in lists if ranked.user.log_offset is not None]
+        offset = min(offsets) if len(offsets) == len(lists) else None
+        return replace(page, reasons=list(reasons), interleaved=True, feature_offset=offset)
 
     async def _order(self, ask: RecommendAsk, policy: Policy, calls: Calls, budget: Budget) -> tuple[Ranked, list[int]]:
         """The candidates, and the places of the best for the page and for exploration below it, diversified."""

@@ -102,6 +102,20 @@ async def test_records_come_back_as_they_were_in_the_order_of_the_log(log: Event
     assert log.latest_offset == offsets[-1]
 
 
+async def test_features_as_served_are_kept_where_they_were_given(log: EventLog) -> None:
+    full = impression("r1")._replace(
+        feature_offset=0,
+        history_count=12,
+        retrieval_scores=[0.5, 0.25],
+        click_probabilities=[0.125, 0.0],
+        conversion_probabilities=[1.0, 0.5],
+        predicted_ratings=[4.5, 2.0],
+    )
+    part = impression("r2")._replace(feature_offset=9, history_count=1, retrieval_scores=[0.5, 0.25])
+    await log.append([full, part, impression("r3")])
+    assert [entry.record for entry in await log.read(0, 10)] == [full, part, impression("r3")]
+
+
 async def test_reading_goes_on_after_an_offset_and_stops_at_the_limit(log: EventLog) -> None:
     for number in range(6):
         await log.append([feedback(f"e{number}")] if number % 2 else [impression(f"r{number}")])

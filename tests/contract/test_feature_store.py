@@ -161,6 +161,27 @@ async def test_the_checkpoint_moves_without_events_and_never_back(store: Feature
     assert store.checkpoint == Checkpoint(5, 0)
 
 
+async def test_an_answer_tells_the_offset_it_was_made_at(store: FeatureStore) -> None:
+    seen: set[tuple[int, int]] = set()
+
+    async def write() -> None:
+        for number in range(1, 41):
+            # Every second batch is of others: the user's own record stands behind the checkpoint then.
+            user_id = "anna" if number % 2 else "bert"
+            await store.apply_events([event(number, user_id=user_id)], Checkpoint(number, number))
+
+    async def read() -> None:
+        while not writing.done():
+            features = await store.get_user("anna")
+            seen.add((features.log_offset, sum((features.activity or Activity()).event_counts.values())))
+            await asyncio.sleep(0)
+
+    writing = asyncio.create_task(write())
+    await asyncio.gather(writing, read())
+    assert all(count == (offset + 1) // 2 for offset, count in seen), "no event after the offset, all up to it"
+    assert (await store.get_user("anna")).log_offset == 40
+
+
 async def test_attributes_are_replaced_and_leave_the_history_alone(store: FeatureStore) -> None:
     await store.apply_events([event(1)], Checkpoint(1, 1))
     await store.put_users({"anna": {"age": "30", "city": "Rome"}, "bert": {}})

@@ -45,7 +45,15 @@ def test_what_the_services_know_becomes_rows(tmp_path: Path) -> None:
             for title in ("Alien", "Alien, again"):
                 items = [Item(item_id="alien", title=title, categories=["horror"]), Item(item_id="brazil", title="B")]
                 feature.UpsertItems(iter([feature_pb.UpsertItemsRequest(scenario="video", items=items)]))
-            shown = impression("r1", "brazil", "alien", served_time_ms=served, propensities=[1.0, 0.25])
+            shown = impression(
+                "r1",
+                "brazil",
+                "alien",
+                served_time_ms=served,
+                propensities=[1.0, 0.25],
+                feature_offset=7,
+                history_count=2,
+            )
             feedback.RecordImpressions(pb.RecordImpressionsRequest(scenario="video", impressions=[shown]))
             events = [
                 event("e1", request_id="r1", position=1),
@@ -61,6 +69,7 @@ def test_what_the_services_know_becomes_rows(tmp_path: Path) -> None:
     assert examples.positions.tolist() == [0, 1]
     assert examples.propensities.tolist() == [1.0, 0.25]
     assert examples.clicked.tolist() == [False, True]
+    assert (examples.feature_offsets.tolist(), examples.history_counts.tolist()) == ([7, 7], [2, 2])
     assert {row["item_id"]: row["title"] for row in news.items.to_pylist()} == {"alien": "Alien, again", "brazil": "B"}
     rows = {row["event_id"]: row for row in news.events.to_pylist()}
     assert (rows["e1"]["event"], rows["e1"]["request_id"], rows["e1"]["position"]) == ("click", "r1", 1)
@@ -68,3 +77,5 @@ def test_what_the_services_know_becomes_rows(tmp_path: Path) -> None:
     nothing = Tables(ITEMS.empty_table(), USERS.empty_table(), EVENTS.empty_table())
     appended = append(nothing, news)
     assert (appended.new_events, appended.new_users, appended.new_items) == (2, 2, 2)
+    by_id = dict(zip(appended.tables.events["event_id"].to_pylist(), appended.log_offsets.tolist(), strict=True))
+    assert 1 < by_id["e1"] < by_id["e2"], "offsets of the log, which holds the impression before them"

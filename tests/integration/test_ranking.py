@@ -125,6 +125,10 @@ def test_an_impression_is_logged_as_shown(mesh, stub):
     assert list(logged.sources) == [item.source for item in answer.items]
     assert (logged.user_id, logged.model_version, logged.rung) == ("anna", answer.model_version, answer.rung)
     assert logged.served_time_ms == answer.served_time_ms
+    assert logged.feature_offset > 0
+    assert logged.history_count > 0
+    assert list(logged.click_probabilities) == [item.click_probability for item in answer.items]
+    assert len(logged.retrieval_scores) == len(answer.items)
     assert "r-skipped" not in {one.request_id for one in impressions(mesh)}
 
 

@@ -67,7 +67,7 @@ def news(generator: np.random.Generator, shuffled: bool = False) -> News:
     items = [
         {"item_id": f"new{n}", "title": f"number{n}", "categories": [("red", "blue")[n], "film"]} for n in range(2)
     ]
-    return News(pa.Table.from_pylist(items, ITEMS), events)
+    return News(pa.Table.from_pylist(items, ITEMS), events, np.arange(1, count + 1))
 
 
 def shown(generator: np.random.Generator, count: int = 60) -> Examples:
@@ -81,6 +81,8 @@ def shown(generator: np.random.Generator, count: int = 60) -> Examples:
         propensities=np.tile([0.9, 0.1, 0.9, 0.1], count),
         served_times_ms=np.repeat(START_H * HOUR_MS + generator.integers(20 * HOUR_MS, size=count), 4),
         clicked=np.tile([False, True, False, False, False, False, True, False], count // 2),
+        feature_offsets=np.repeat(generator.integers(USERS_COUNT * TREND, size=count), 4),
+        history_counts=np.full(4 * count, 64),
     )
 
 
@@ -112,7 +114,7 @@ def tables(state: Path, scenario: Scenario) -> Tables:
 
 
 def source(bundle: Bundle, scenario: Scenario, appended: Appended, settings: OnlineSettings = SETTINGS) -> Source:
-    return Source(bundle, scenario, appended.tables, shown(np.random.default_rng(1)), settings)
+    return Source(bundle, scenario, appended.tables, shown(np.random.default_rng(1)), appended.log_offsets, settings)
 
 
 def make(source: Source, scratch: Path, models: Path) -> Bundle:
@@ -192,7 +194,7 @@ def test_an_update_of_an_update_has_the_same_reference(
         ),
     )
     ids = pa.array([f"m{row}" for row in range(moved.num_rows)])
-    again = append(appended.tables, News(later.items, moved.set_column(0, "event_id", ids)))
+    again = append(appended.tables, News(later.items, moved.set_column(0, "event_id", ids), later.log_offsets))
     second = make(source(updated, scenario, again), tmp_path / "update", tmp_path / "models_of_second")
     first_told, told = (each.manifest.method["update"] for each in (updated, second))
     assert told["reference"]["queries"] == first_told["reference"]["queries"]

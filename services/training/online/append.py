@@ -7,11 +7,15 @@ event stands at the time it happened, not at that it arrived, so that what a use
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.runtime.pseudonym import PLAIN, Pseudonyms
+from services.training.online.point_in_time import UNKNOWN
 from services.training.tables import EVENTS, ITEMS, USERS, Tables
+
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -20,9 +24,11 @@ class News:
 
     items: pa.Table
     events: pa.Table
+    log_offsets: IntArray
+    """Of the events, in the log."""
 
 
-NO_NEWS = News(ITEMS.empty_table(), EVENTS.empty_table())
+NO_NEWS = News(ITEMS.empty_table(), EVENTS.empty_table(), np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Appended:
     """Known by their id."""
     unknown_items: int
     """Events left out because no catalogue has their item."""
+    log_offsets: IntArray
+    """Of the tables' events, in the log; point_in_time.UNKNOWN for those that the log lacks."""
 
 
 def append(tables: Tables, news: News, pseudonyms: Pseudonyms = PLAIN) -> Appended:
@@ -63,7 +71,23 @@ def append(tables: Tables, news: News, pseudonyms: Pseudonyms = PLAIN) -> Append
             [(name, "ascending") for name in ("event_time", "user_id", "event_id")]
         ),
     )
-    return Appended(appended, items.num_rows - tables.items.num_rows, users.num_rows, known.num_rows, repeated, unknown)
+    return Appended(
+        appended,
+        items.num_rows - tables.items.num_rows,
+        users.num_rows,
+        known.num_rows,
+        repeated,
+        unknown,
+        _log_offsets(appended.events, news),
+    )
+
+
+def _log_offsets(events: pa.Table, news: News) -> IntArray:
+    places = pc.index_in(events["event_id"], value_set=_values(news.events["event_id"])).fill_null(
+        len(news.log_offsets)
+    )
+    found: IntArray = np.append(news.log_offsets, UNKNOWN)[places.to_numpy()]
+    return found
 
 
 def with_pseudonyms(tables: Tables, pseudonyms: Pseudonyms) -> Tables:

@@ -17,7 +17,7 @@ from torch import Tensor
 from services.model.scorer import Scorer
 from services.training.dataset import Dataset, Histories, histories_at
 from services.training.distributed import device, place
-from services.training.split import Interactions
+from services.training.online.point_in_time import UNKNOWN, Moments, newest_seen
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -38,6 +38,10 @@ class Examples:
     propensities: FloatArray
     served_times_ms: IntArray
     clicked: BoolArray
+    feature_offsets: IntArray
+    """What the models saw of the user: the event log up to here; point_in_time.UNKNOWN where that is not known."""
+    history_counts: IntArray
+    """How many of the user's newest events they were given."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -56,12 +60,13 @@ class Examples:
             self.propensities[rows],
             self.served_times_ms[rows],
             self.clicked[rows],
+            self.feature_offsets[rows],
+            self.history_counts[rows],
         )
 
 
-NO_EXAMPLES = Examples(
-    [], [], [], np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, dtype=np.bool_)
-)
+_NONE = np.zeros(0, np.int64)
+NO_EXAMPLES = Examples([], [], [], _NONE, np.zeros(0), _NONE, np.zeros(0, dtype=np.bool_), _NONE, _NONE)
 
 
 def assumed_examination(places: int) -> FloatArray:
@@ -114,10 +119,11 @@ class ShownPages:
     """
 
     def __init__(
-        self, dataset: Dataset, item_vectors: Tensor, examples: Examples, length: int, largest: float, weight: float
-    ) -> None:
-        """dataset: the users' events, of which each page sees what came before it was served. item_vectors [N, D];
-        `length` is L; `largest` cuts weights; `weight`: see train_scorer.Pages."""
+        self, dataset: Dataset, log_offsets: IntArray, item_vectors: Tensor, examples: Examples, length: int,
+        largest: float, weight: float,
+    ) -> None:  # fmt: skip
+        """dataset: the users' events, with their offsets in the log; each page sees of them what its models saw.
+        item_vectors [N, D]; `length` is L; `largest` cuts weights; `weight`: see train_scorer.Pages."""
         self.weight = weight
         interactions = dataset.interactions
         row_of = {item: row for row, item in enumerate(interactions.item_ids)}
@@ -126,12 +132,17 @@ class ShownPages:
         self.examination = examination(examples.positions, examples.propensities, examples.clicked)
         weights = click_weights(examples.propensities, self.examination[examples.positions], largest)
         pages = [rows for rows in _pages(examples) if _tells(examples.clicked[rows])]
-        users = np.array([user_of.get(examples.user_ids[rows[0]], -1) for rows in pages], dtype=np.int64)
-        times = np.array([examples.served_times_ms[rows[0]] for rows in pages], dtype=np.int64)
+        firsts = np.array([rows[0] for rows in pages], dtype=np.int64)
+        moments = Moments(
+            np.array([user_of.get(examples.user_ids[row], UNKNOWN) for row in firsts], dtype=np.int64),
+            examples.served_times_ms[firsts],
+            examples.feature_offsets[firsts],
+            examples.history_counts[firsts],
+        )
         self.items, self.weights = _padded([items[rows] for rows in pages], [
             weights[rows] * examples.clicked[rows] * (items[rows] >= 0) for rows in pages
         ])  # fmt: skip
-        self._histories: Histories = histories_at(dataset, newest_before(interactions, users, times, length))
+        self._histories: Histories = histories_at(dataset, newest_seen(interactions, log_offsets, moments, length))
         self._item_vectors = item_vectors
         self.clicks = int((self.weights > 0).sum())
 
@@ -148,22 +159,6 @@ class ShownPages:
         logits = scorer.interest(mixed).squeeze(-1).masked_fill(shown < 0, -1e4)
         losses = -(F.log_softmax(logits, dim=-1) * weights).sum()
         return losses / weights.sum().clamp(min=1e-6)
-
-
-def newest_before(interactions: Interactions, users: IntArray, times_ms: IntArray, length: int) -> IntArray:
-    """[P, L] positions of the newest events that users [P] (-1: unknown) had before times_ms [P], -1 for padding.
-
-    An event at the time itself is not before it: the page was made without it.
-    """
-    found = np.full((len(users), length), -1, dtype=np.int64)
-    for row, (user, time) in enumerate(zip(users.tolist(), times_ms.tolist(), strict=True)):
-        if user < 0:
-            continue
-        events = interactions.user_events(user)
-        events = events[: np.searchsorted(interactions.times_ms[events], time)][-length:]
-        if len(events):
-            found[row, -len(events) :] = events
-    return found
 
 
 def _pages(examples: Examples) -> list[IntArray]:

@@ -66,6 +66,8 @@ class Source:
     """With the log's events behind them."""
     examples: Examples
     """What was shown meanwhile."""
+    log_offsets: npt.NDArray[np.int64]
+    """Of the tables' events, in the log; point_in_time.UNKNOWN for those that it lacks."""
     settings: OnlineSettings
 
 
@@ -248,6 +250,7 @@ class Update:
         vectors = torch.from_numpy(self._vectors.served)
         return ShownPages(
             self._dataset,
+            self._source.log_offsets,
             vectors,
             examples.take(np.flatnonzero(inside)),
             self._training.history_length,

@@ -26,11 +26,15 @@ SERVED_MS = 1_000_000
 class Shown:
     """Answers by request_id: (user, item) to the item as shown."""
 
-    def __init__(self, **answers: dict[tuple[str, str], ShownItem]) -> None:
+    def __init__(self, closed: tuple[str, ...] = (), **answers: dict[tuple[str, str], ShownItem]) -> None:
+        self._closed = closed
         self._answers = answers
 
     def has_answer(self, request_id: str) -> bool:
-        return request_id in self._answers
+        return request_id in self._answers or request_id in self._closed
+
+    def is_closed(self, request_id: str) -> bool:
+        return request_id in self._closed
 
     def in_answer(self, request_id: str, user_id: str, item_id: str) -> ShownItem | None:
         return self._answers.get(request_id, {}).get((user_id, item_id))
@@ -78,6 +82,20 @@ def test_a_named_answer_that_is_not_here_is_waited_for() -> None:
     items = Shown(older={ANNA: shown(1)})
     assert attribute(event(request_id="coming"), RULES, items, may_wait=True) == Attribution(Outcome.WAITING)
     assert attribute(event(request_id="coming"), RULES, items, may_wait=False).shown == shown(1)
+
+
+def test_an_event_that_names_a_closed_answer_is_late_unless_another_fits() -> None:
+    closed = Shown(closed=("r1",))
+    assert attribute(event(request_id="r1"), RULES, closed, may_wait=True) == Attribution(Outcome.LATE)
+    both = Shown(closed=("r1",), newer={ANNA: shown(2)})
+    assert attribute(event(request_id="r1"), RULES, both, may_wait=True).shown == shown(2)
+
+
+def test_an_answer_stays_open_as_long_as_anything_can_label_it() -> None:
+    settings = FeedbackSettings(
+        attribution_window_s=100, attribution_windows_s={"rating": 1000}, late_arrival_s=50, impression_wait_s=7
+    )
+    assert AttributionRules(HEAD, settings).close_after_ms == 1_057_000
 
 
 def test_an_event_of_an_item_never_shown_waits_and_is_then_an_orphan() -> None:

@@ -18,7 +18,7 @@ from tests.unit.feedback.test_example_store import NOW, RULES, examples_of, impr
 @pytest.fixture
 async def attributor(tmp_path: Path) -> AsyncIterator[Attributor]:
     log = SqliteEventLog(tmp_path, 1_000)
-    attributor = Attributor(log, LogReader("video", log), ExampleStore(tmp_path, RULES), ErasedUsers(log))
+    attributor = Attributor(log, LogReader("video", log), ExampleStore(tmp_path, RULES), ErasedUsers(log), 3_600)
     yield attributor
     await attributor.close()
     await log.close()

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from services.feedback import example_store
 from services.feedback.attribution import AttributionRules
 from services.feedback.config import FeedbackSettings
-from services.feedback.example_store import CounterKey, Example, ExampleStore
+from services.feedback.example_store import CounterKey, ExampleStore
+from services.feedback.examples import Example
 from services.feedback.records import Feedback, Impression, LogRecord
 from services.runtime.scenario import EVENT_NUMBERS
 from tests.unit.feedback.test_attribution import HEAD
@@ -54,10 +55,31 @@ def count(store: ExampleStore, name: str, label: str = "m1", other_label: str = 
 
 def test_a_click_labels_the_shown_item_and_counts_once(store: ExampleStore) -> None:
     store.apply(log_of(impression("r1", "a", "b"), click("e1", "b", "r1"), click("e2", "b", "r1")), NOW)
-    assert examples_of(store) == [
-        Example("r1", "anna", "a", 0, 0.5, "ann", "m1", NOW, False, False, 0.0),
-        Example("r1", "anna", "b", 1, 0.5, "ann", "m1", NOW, True, False, 0.0),
-    ]
+    shown = Example(
+        "r1",
+        "anna",
+        "a",
+        0,
+        0.5,
+        "ann",
+        "m1",
+        NOW,
+        False,
+        False,
+        0.0,
+        "",
+        "",
+        3,
+        1.0,
+        None,
+        None,
+        None,
+        None,
+        None,
+        0,
+        1,
+    )
+    assert examples_of(store) == [shown, shown._replace(item_id="b", position=1, clicked=True)]
     assert (count(store, "impressions"), count(store, "clicks"), count(store, "conversions")) == (2, 1, 0)
     assert (count(store, "events", "click", "attributed"), count(store, "events", "click", "repeated")) == (1, 1)
 
@@ -81,6 +103,30 @@ def test_an_impression_after_its_clicks_still_gets_them(store: ExampleStore) -> 
     assert store.expire(LATER, 100) == 1
     assert store.expire(LATER, 100) == 0
     assert (count(store, "events", "click", "waiting"), count(store, "events", "click", "orphan")) == (0, 1)
+
+
+def test_features_come_back_as_they_were_served(store: ExampleStore) -> None:
+    served = impression("r1", "a", "b")._replace(
+        feature_offset=7, history_count=2, retrieval_scores=[0.5, 0.25], click_probabilities=[0.125, 0.0]
+    )
+    store.apply(log_of(served), NOW)
+    assert [example[-9:] for example in examples_of(store)] == [
+        (3, 1.0, 0.5, 0.125, None, None, 7, 2, 1),
+        (3, 1.0, 0.25, 0.0, None, None, 7, 2, 1),
+    ]
+
+
+def test_events_that_came_before_their_impression_are_counted_as_out_of_order(store: ExampleStore) -> None:
+    store.apply(log_of(click("e1", "a", "r1"), click("e2", "x"), impression("r1", "a"), click("e3", "a", "r1")), NOW)
+    assert count(store, "out_of_order_events", "click", "") == 1
+    assert count(store, "events", "click", "attributed") == 1
+    assert count(store, "events", "click", "repeated") == 1
+
+
+def test_an_id_that_the_log_forgot_may_come_again(store: ExampleStore) -> None:
+    store.apply(log_of(impression("r1", "a"), click("e1", "a", "r1")), NOW)
+    store.apply(log_of(impression("r1", "b"), start=9), NOW)
+    assert [(example.request_id, example.item_id) for example in examples_of(store)] == [("r1", "b")]
 
 
 def test_waiting_for_a_named_answer_ends_with_the_newest_that_fits(store: ExampleStore) -> None:

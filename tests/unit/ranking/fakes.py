@@ -38,7 +38,7 @@ class FakeCalls:
 
     def __init__(self, count=50, history=("i1", "i2"), seen=("i1", "i2"), dismissed=()):
         self.count = count
-        self.user = User(History(list(history), [3] * len(history), "history"), list(seen), list(dismissed))
+        self.user = User(History(list(history), [3] * len(history), "history"), list(seen), list(dismissed), 77)
         self.items = {
             f"i{n}": ItemInfo(f"i{n}", f"Title {n}", ("even" if n % 2 == 0 else "odd",), float(n)) for n in range(count)
         }

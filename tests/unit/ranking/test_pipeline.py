@@ -5,9 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
+from services.ranking import converters
 from services.ranking.config import RankingSettings
 from services.ranking.dependencies import DependencyError, ItemInfo, Rung
 from services.ranking.filters import ItemFilter
+from services.ranking.page import Page, PageItem
 from services.ranking.pipeline import Pipeline, RecommendAsk
 from services.ranking.policy import Dealt, scenario_policy
 from services.ranking.upkeep import refresh
@@ -531,3 +534,34 @@ class TestModelVersion:
         pipeline = make()
         assert await refresh(pipeline.ladder, calls)
         assert pipeline.ladder.model.served_versions == (VERSION, "v2")
+
+
+async def test_a_page_tells_what_its_models_saw():
+    page = await recommend(await ready(FakeCalls()), FakeCalls())
+    assert (page.feature_offset, page.history_count) == (77, 2)
+    assert all(isinstance(entry.retrieval_score, float) for entry in page.items)
+    popular = await recommend(await ready(FakeCalls()), FakeCalls(), max_rung=Rung.POPULAR)
+    assert (popular.feature_offset, popular.history_count) == (77, 0)
+    without = FakeCalls()
+    without.behaviour["get_user"] = DependencyError("feature.GetUserFeatures", "unavailable", "away")
+    page = await recommend(await ready(without), without)
+    assert (page.feature_offset, page.history_count) == (None, 0)
+
+
+def test_an_impression_holds_what_was_served():
+    item = ItemInfo("i1")
+    entries = [
+        PageItem(item, 0.5, 1.0 + 1e-7, None, 4.5, "ann", "", 0.5, 0.25),
+        PageItem(item, 0.25, 0.5, None, None, "ann", "", 0.5, 0.125),
+    ]
+    dealt = Dealt(make().policy)
+    page = Page(entries, Rung.SCORER, [], "m1", 1, 2, 77, 3)
+    logged = feedback_pb.Impression.FromString(converters.impression("anna", "r1", page, dealt))
+    assert (logged.feature_offset, logged.history_count) == (77, 3)
+    assert list(logged.retrieval_scores) == [0.25, 0.125]
+    assert list(logged.click_probabilities) == [1.0, 0.5], "a hair over 1 must not cost the impression"
+    assert list(logged.conversion_probabilities) == []
+    assert list(logged.predicted_ratings) == [], "a column is whole or not there"
+    unseen = Page(entries, Rung.POPULAR, [], "m1", 1, 2, None, 0)
+    body = converters.impression("anna", "r1", unseen, dealt)
+    assert not feedback_pb.Impression.FromString(body).HasField("feature_offset")

@@ -27,55 +27,55 @@ from recmesh.type.v1 import rung_pb2 as recmesh_dot_type_dot_v1_dot_rung__pb2
 from recmesh.type.v1 import team_pb2 as recmesh_dot_type_dot_v1_dot_team__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*recmesh/feedback/v1/feedback_service.proto\x12\x13recmesh.feedback.v1\x1a recmesh/type/v1/event_kind.proto\x1a\x1arecmesh/type/v1/rung.proto\x1a\x1arecmesh/type/v1/team.proto\"\x99\x02\n\nImpression\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x16\n\x0eserved_time_ms\x18\x03 \x01(\x03\x12\x10\n\x08item_ids\x18\x04 \x03(\t\x12\x14\n\x0cpropensities\x18\x05 \x03(\x02\x12\x0e\n\x06scores\x18\x06 \x03(\x02\x12\x0f\n\x07sources\x18\x07 \x03(\t\x12\x15\n\rmodel_version\x18\x08 \x01(\t\x12#\n\x04rung\x18\t \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x12\n\nexperiment\x18\n \x01(\t\x12\x0f\n\x07variant\x18\x0b \x01(\t\x12$\n\x05teams\x18\x0c \x03(\x0e\x32\x15.recmesh.type.v1.Team\"\x8a\x02\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12.\n\nevent_kind\x18\x04 \x01(\x0e\x32\x1a.recmesh.type.v1.EventKind\x12\x15\n\revent_time_ms\x18\x05 \x01(\x03\x12\x12\n\x05value\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\x08position\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12-\n\x07\x63onsent\x18\t \x01(\x0e\x32\x1c.recmesh.feedback.v1.ConsentB\x08\n\x06_valueB\x0b\n\t_position\"b\n\x18RecordImpressionsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x34\n\x0bimpressions\x18\x02 \x03(\x0b\x32\x1f.recmesh.feedback.v1.Impression\"c\n\x19RecordImpressionsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x03\x12\x15\n\rdropped_count\x18\x03 \x01(\x03\"X\n\x15RecordFeedbackRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.recmesh.feedback.v1.Feedback\"`\n\x16RecordFeedbackResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x03\x12\x15\n\rdropped_count\x18\x03 \x01(\x03\"X\n\x15StreamFeedbackRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.recmesh.feedback.v1.Feedback\"`\n\x16StreamFeedbackResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x03\x12\x15\n\rdropped_count\x18\x03 \x01(\x03\"V\n\x11TailEventsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_offset\x18\x02 \x01(\x03\x12\x19\n\x11last_record_count\x18\x03 \x01(\x03\"\\\n\x12TailEventsResponse\x12/\n\x07records\x18\x01 \x03(\x0b\x32\x1e.recmesh.feedback.v1.LogRecord\x12\x15\n\rlatest_offset\x18\x02 \x01(\x03\"\xc0\x01\n\tLogRecord\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x35\n\nimpression\x18\x02 \x01(\x0b\x32\x1f.recmesh.feedback.v1.ImpressionH\x00\x12\x31\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x03 \x01(\x0b\x32\x1d.recmesh.feedback.v1.FeedbackH\x00\x12/\n\x07\x65rasure\x18\x04 \x01(\x0b\x32\x1c.recmesh.feedback.v1.ErasureH\x00\x42\x08\n\x06record\"J\n\x07\x45rasure\x12\x12\n\nerasure_id\x18\x01 \x01(\t\x12\x13\n\x0buser_digest\x18\x02 \x01(\x0c\x12\x16\n\x0e\x65rased_time_ms\x18\x03 \x01(\x03\"U\n\x15\x45xportExamplesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x15\n\rstart_time_ms\x18\x02 \x01(\x03\x12\x13\n\x0b\x65nd_time_ms\x18\x03 \x01(\x03\"\x98\x02\n\x16\x45xportExamplesResponse\x12\x13\n\x0brequest_ids\x18\x01 \x03(\t\x12\x10\n\x08user_ids\x18\x02 \x03(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\x12\x11\n\tpositions\x18\x04 \x03(\x05\x12\x14\n\x0cpropensities\x18\x05 \x03(\x02\x12\x0f\n\x07sources\x18\x06 \x03(\t\x12\x16\n\x0emodel_versions\x18\x07 \x03(\t\x12\x17\n\x0fserved_times_ms\x18\x08 \x03(\x03\x12\x0f\n\x07\x63licked\x18\t \x03(\x08\x12\x11\n\tconverted\x18\n \x03(\x08\x12\x0f\n\x07ratings\x18\x0b \x03(\x02\x12\x13\n\x0b\x65xperiments\x18\x0c \x03(\t\x12\x10\n\x08variants\x18\r \x03(\t\"?\n\x17GetVariantCountsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x12\n\nexperiment\x18\x02 \x01(\t\"\x8f\x01\n\x18GetVariantCountsResponse\x12\x34\n\x08variants\x18\x01 \x03(\x0b\x32\".recmesh.feedback.v1.VariantCounts\x12=\n\x0cinterleaving\x18\x02 \x01(\x0b\x32\'.recmesh.feedback.v1.InterleavingCounts\"\xaf\x02\n\rVariantCounts\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x12\n\nuser_count\x18\x02 \x01(\x03\x12\x1b\n\x13\x63licking_user_count\x18\x03 \x01(\x03\x12\x18\n\x10impression_count\x18\x04 \x01(\x03\x12\x13\n\x0b\x63lick_count\x18\x05 \x01(\x03\x12\x18\n\x10\x63onversion_count\x18\x06 \x01(\x03\x12\x1a\n\x12impression_squares\x18\x07 \x01(\x03\x12\x15\n\rclick_squares\x18\x08 \x01(\x03\x12\x1a\n\x12\x63onversion_squares\x18\t \x01(\x03\x12!\n\x19\x63lick_impression_products\x18\n \x01(\x03\x12!\n\x19\x63onversion_click_products\x18\x0b \x01(\x03\"\xba\x01\n\x12InterleavingCounts\x12\x17\n\x0f\x66irst_win_count\x18\x01 \x01(\x03\x12\x18\n\x10second_win_count\x18\x02 \x01(\x03\x12\x11\n\ttie_count\x18\x03 \x01(\x03\x12\x12\n\nuser_count\x18\x04 \x01(\x03\x12\x19\n\x11\x66irst_win_squares\x18\x05 \x01(\x03\x12\x1a\n\x12\x66irst_win_products\x18\x06 \x01(\x03\x12\x13\n\x0bwin_squares\x18\x07 \x01(\x03\"6\n\x11\x44\x65leteUserRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"h\n\x12\x44\x65leteUserResponse\x12\x15\n\rremoved_count\x18\x01 \x01(\x03\x12\x14\n\x0crecord_count\x18\x02 \x01(\x03\x12\x15\n\rexample_count\x18\x03 \x01(\x03\x12\x0e\n\x06offset\x18\x04 \x01(\x03*K\n\x07\x43onsent\x12\x17\n\x13\x43ONSENT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONSENT_GRANTED\x10\x01\x12\x12\n\x0e\x43ONSENT_DENIED\x10\x02\x32\xfb\x05\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12r\n\x11RecordImpressions\x12-.recmesh.feedback.v1.RecordImpressionsRequest\x1a..recmesh.feedback.v1.RecordImpressionsResponse\x12i\n\x0eRecordFeedback\x12*.recmesh.feedback.v1.RecordFeedbackRequest\x1a+.recmesh.feedback.v1.RecordFeedbackResponse\x12k\n\x0eStreamFeedback\x12*.recmesh.feedback.v1.StreamFeedbackRequest\x1a+.recmesh.feedback.v1.StreamFeedbackResponse(\x01\x12_\n\nTailEvents\x12&.recmesh.feedback.v1.TailEventsRequest\x1a\'.recmesh.feedback.v1.TailEventsResponse0\x01\x12k\n\x0e\x45xportExamples\x12*.recmesh.feedback.v1.ExportExamplesRequest\x1a+.recmesh.feedback.v1.ExportExamplesResponse0\x01\x12o\n\x10GetVariantCounts\x12,.recmesh.feedback.v1.GetVariantCountsRequest\x1a-.recmesh.feedback.v1.GetVariantCountsResponse\x12]\n\nDeleteUser\x12&.recmesh.feedback.v1.DeleteUserRequest\x1a\'.recmesh.feedback.v1.DeleteUserResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*recmesh/feedback/v1/feedback_service.proto\x12\x13recmesh.feedback.v1\x1a recmesh/type/v1/event_kind.proto\x1a\x1arecmesh/type/v1/rung.proto\x1a\x1arecmesh/type/v1/team.proto\"\xd4\x03\n\nImpression\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x16\n\x0eserved_time_ms\x18\x03 \x01(\x03\x12\x10\n\x08item_ids\x18\x04 \x03(\t\x12\x14\n\x0cpropensities\x18\x05 \x03(\x02\x12\x0e\n\x06scores\x18\x06 \x03(\x02\x12\x0f\n\x07sources\x18\x07 \x03(\t\x12\x15\n\rmodel_version\x18\x08 \x01(\t\x12#\n\x04rung\x18\t \x01(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x12\n\nexperiment\x18\n \x01(\t\x12\x0f\n\x07variant\x18\x0b \x01(\t\x12$\n\x05teams\x18\x0c \x03(\x0e\x32\x15.recmesh.type.v1.Team\x12\x1b\n\x0e\x66\x65\x61ture_offset\x18\r \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rhistory_count\x18\x0e \x01(\x05\x12\x18\n\x10retrieval_scores\x18\x0f \x03(\x02\x12\x1b\n\x13\x63lick_probabilities\x18\x10 \x03(\x02\x12 \n\x18\x63onversion_probabilities\x18\x11 \x03(\x02\x12\x19\n\x11predicted_ratings\x18\x12 \x03(\x02\x42\x11\n\x0f_feature_offset\"\x8a\x02\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12.\n\nevent_kind\x18\x04 \x01(\x0e\x32\x1a.recmesh.type.v1.EventKind\x12\x15\n\revent_time_ms\x18\x05 \x01(\x03\x12\x12\n\x05value\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\x08position\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12-\n\x07\x63onsent\x18\t \x01(\x0e\x32\x1c.recmesh.feedback.v1.ConsentB\x08\n\x06_valueB\x0b\n\t_position\"b\n\x18RecordImpressionsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x34\n\x0bimpressions\x18\x02 \x03(\x0b\x32\x1f.recmesh.feedback.v1.Impression\"c\n\x19RecordImpressionsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x03\x12\x15\n\rdropped_count\x18\x03 \x01(\x03\"X\n\x15RecordFeedbackRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.recmesh.feedback.v1.Feedback\"`\n\x16RecordFeedbackResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x03\x12\x15\n\rdropped_count\x18\x03 \x01(\x03\"X\n\x15StreamFeedbackRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.recmesh.feedback.v1.Feedback\"`\n\x16StreamFeedbackResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x03\x12\x15\n\rdropped_count\x18\x03 \x01(\x03\"V\n\x11TailEventsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_offset\x18\x02 \x01(\x03\x12\x19\n\x11last_record_count\x18\x03 \x01(\x03\"\\\n\x12TailEventsResponse\x12/\n\x07records\x18\x01 \x03(\x0b\x32\x1e.recmesh.feedback.v1.LogRecord\x12\x15\n\rlatest_offset\x18\x02 \x01(\x03\"\xc0\x01\n\tLogRecord\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x35\n\nimpression\x18\x02 \x01(\x0b\x32\x1f.recmesh.feedback.v1.ImpressionH\x00\x12\x31\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x03 \x01(\x0b\x32\x1d.recmesh.feedback.v1.FeedbackH\x00\x12/\n\x07\x65rasure\x18\x04 \x01(\x0b\x32\x1c.recmesh.feedback.v1.ErasureH\x00\x42\x08\n\x06record\"J\n\x07\x45rasure\x12\x12\n\nerasure_id\x18\x01 \x01(\t\x12\x13\n\x0buser_digest\x18\x02 \x01(\x0c\x12\x16\n\x0e\x65rased_time_ms\x18\x03 \x01(\x03\"U\n\x15\x45xportExamplesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x15\n\rstart_time_ms\x18\x02 \x01(\x03\x12\x13\n\x0b\x65nd_time_ms\x18\x03 \x01(\x03\"\x88\x04\n\x16\x45xportExamplesResponse\x12\x13\n\x0brequest_ids\x18\x01 \x03(\t\x12\x10\n\x08user_ids\x18\x02 \x03(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\x12\x11\n\tpositions\x18\x04 \x03(\x05\x12\x14\n\x0cpropensities\x18\x05 \x03(\x02\x12\x0f\n\x07sources\x18\x06 \x03(\t\x12\x16\n\x0emodel_versions\x18\x07 \x03(\t\x12\x17\n\x0fserved_times_ms\x18\x08 \x03(\x03\x12\x0f\n\x07\x63licked\x18\t \x03(\x08\x12\x11\n\tconverted\x18\n \x03(\x08\x12\x0f\n\x07ratings\x18\x0b \x03(\x02\x12\x13\n\x0b\x65xperiments\x18\x0c \x03(\t\x12\x10\n\x08variants\x18\r \x03(\t\x12$\n\x05rungs\x18\x0e \x03(\x0e\x32\x15.recmesh.type.v1.Rung\x12\x0e\n\x06scores\x18\x0f \x03(\x02\x12\x18\n\x10retrieval_scores\x18\x10 \x03(\x02\x12\x1b\n\x13\x63lick_probabilities\x18\x11 \x03(\x02\x12 \n\x18\x63onversion_probabilities\x18\x12 \x03(\x02\x12\x19\n\x11predicted_ratings\x18\x13 \x03(\x02\x12\x17\n\x0f\x66\x65\x61ture_offsets\x18\x14 \x03(\x03\x12\x16\n\x0ehistory_counts\x18\x15 \x03(\x05\x12\x13\n\x0blog_offsets\x18\x16 \x03(\x03\"?\n\x17GetVariantCountsRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x12\n\nexperiment\x18\x02 \x01(\t\"\x8f\x01\n\x18GetVariantCountsResponse\x12\x34\n\x08variants\x18\x01 \x03(\x0b\x32\".recmesh.feedback.v1.VariantCounts\x12=\n\x0cinterleaving\x18\x02 \x01(\x0b\x32\'.recmesh.feedback.v1.InterleavingCounts\"\xaf\x02\n\rVariantCounts\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x12\n\nuser_count\x18\x02 \x01(\x03\x12\x1b\n\x13\x63licking_user_count\x18\x03 \x01(\x03\x12\x18\n\x10impression_count\x18\x04 \x01(\x03\x12\x13\n\x0b\x63lick_count\x18\x05 \x01(\x03\x12\x18\n\x10\x63onversion_count\x18\x06 \x01(\x03\x12\x1a\n\x12impression_squares\x18\x07 \x01(\x03\x12\x15\n\rclick_squares\x18\x08 \x01(\x03\x12\x1a\n\x12\x63onversion_squares\x18\t \x01(\x03\x12!\n\x19\x63lick_impression_products\x18\n \x01(\x03\x12!\n\x19\x63onversion_click_products\x18\x0b \x01(\x03\"\xba\x01\n\x12InterleavingCounts\x12\x17\n\x0f\x66irst_win_count\x18\x01 \x01(\x03\x12\x18\n\x10second_win_count\x18\x02 \x01(\x03\x12\x11\n\ttie_count\x18\x03 \x01(\x03\x12\x12\n\nuser_count\x18\x04 \x01(\x03\x12\x19\n\x11\x66irst_win_squares\x18\x05 \x01(\x03\x12\x1a\n\x12\x66irst_win_products\x18\x06 \x01(\x03\x12\x13\n\x0bwin_squares\x18\x07 \x01(\x03\"6\n\x11\x44\x65leteUserRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"h\n\x12\x44\x65leteUserResponse\x12\x15\n\rremoved_count\x18\x01 \x01(\x03\x12\x14\n\x0crecord_count\x18\x02 \x01(\x03\x12\x15\n\rexample_count\x18\x03 \x01(\x03\x12\x0e\n\x06offset\x18\x04 \x01(\x03*K\n\x07\x43onsent\x12\x17\n\x13\x43ONSENT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONSENT_GRANTED\x10\x01\x12\x12\n\x0e\x43ONSENT_DENIED\x10\x02\x32\xfb\x05\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12r\n\x11RecordImpressions\x12-.recmesh.feedback.v1.RecordImpressionsRequest\x1a..recmesh.feedback.v1.RecordImpressionsResponse\x12i\n\x0eRecordFeedback\x12*.recmesh.feedback.v1.RecordFeedbackRequest\x1a+.recmesh.feedback.v1.RecordFeedbackResponse\x12k\n\x0eStreamFeedback\x12*.recmesh.feedback.v1.StreamFeedbackRequest\x1a+.recmesh.feedback.v1.StreamFeedbackResponse(\x01\x12_\n\nTailEvents\x12&.recmesh.feedback.v1.TailEventsRequest\x1a\'.recmesh.feedback.v1.TailEventsResponse0\x01\x12k\n\x0e\x45xportExamples\x12*.recmesh.feedback.v1.ExportExamplesRequest\x1a+.recmesh.feedback.v1.ExportExamplesResponse0\x01\x12o\n\x10GetVariantCounts\x12,.recmesh.feedback.v1.GetVariantCountsRequest\x1a-.recmesh.feedback.v1.GetVariantCountsResponse\x12]\n\nDeleteUser\x12&.recmesh.feedback.v1.DeleteUserRequest\x1a\'.recmesh.feedback.v1.DeleteUserResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'recmesh.feedback.v1.feedback_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONSENT']._serialized_start=2978
-  _globals['_CONSENT']._serialized_end=3053
+  _globals['_CONSENT']._serialized_start=3405
+  _globals['_CONSENT']._serialized_end=3480
   _globals['_IMPRESSION']._serialized_start=158
-  _globals['_IMPRESSION']._serialized_end=439
-  _globals['_FEEDBACK']._serialized_start=442
-  _globals['_FEEDBACK']._serialized_end=708
-  _globals['_RECORDIMPRESSIONSREQUEST']._serialized_start=710
-  _globals['_RECORDIMPRESSIONSREQUEST']._serialized_end=808
-  _globals['_RECORDIMPRESSIONSRESPONSE']._serialized_start=810
-  _globals['_RECORDIMPRESSIONSRESPONSE']._serialized_end=909
-  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=911
-  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=999
-  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=1001
-  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=1097
-  _globals['_STREAMFEEDBACKREQUEST']._serialized_start=1099
-  _globals['_STREAMFEEDBACKREQUEST']._serialized_end=1187
-  _globals['_STREAMFEEDBACKRESPONSE']._serialized_start=1189
-  _globals['_STREAMFEEDBACKRESPONSE']._serialized_end=1285
-  _globals['_TAILEVENTSREQUEST']._serialized_start=1287
-  _globals['_TAILEVENTSREQUEST']._serialized_end=1373
-  _globals['_TAILEVENTSRESPONSE']._serialized_start=1375
-  _globals['_TAILEVENTSRESPONSE']._serialized_end=1467
-  _globals['_LOGRECORD']._serialized_start=1470
-  _globals['_LOGRECORD']._serialized_end=1662
-  _globals['_ERASURE']._serialized_start=1664
-  _globals['_ERASURE']._serialized_end=1738
-  _globals['_EXPORTEXAMPLESREQUEST']._serialized_start=1740
-  _globals['_EXPORTEXAMPLESREQUEST']._serialized_end=1825
-  _globals['_EXPORTEXAMPLESRESPONSE']._serialized_start=1828
-  _globals['_EXPORTEXAMPLESRESPONSE']._serialized_end=2108
-  _globals['_GETVARIANTCOUNTSREQUEST']._serialized_start=2110
-  _globals['_GETVARIANTCOUNTSREQUEST']._serialized_end=2173
-  _globals['_GETVARIANTCOUNTSRESPONSE']._serialized_start=2176
-  _globals['_GETVARIANTCOUNTSRESPONSE']._serialized_end=2319
-  _globals['_VARIANTCOUNTS']._serialized_start=2322
-  _globals['_VARIANTCOUNTS']._serialized_end=2625
-  _globals['_INTERLEAVINGCOUNTS']._serialized_start=2628
-  _globals['_INTERLEAVINGCOUNTS']._serialized_end=2814
-  _globals['_DELETEUSERREQUEST']._serialized_start=2816
-  _globals['_DELETEUSERREQUEST']._serialized_end=2870
-  _globals['_DELETEUSERRESPONSE']._serialized_start=2872
-  _globals['_DELETEUSERRESPONSE']._serialized_end=2976
-  _globals['_FEEDBACKSERVICE']._serialized_start=3056
-  _globals['_FEEDBACKSERVICE']._serialized_end=3819
+  _globals['_IMPRESSION']._serialized_end=626
+  _globals['_FEEDBACK']._serialized_start=629
+  _globals['_FEEDBACK']._serialized_end=895
+  _globals['_RECORDIMPRESSIONSREQUEST']._serialized_start=897
+  _globals['_RECORDIMPRESSIONSREQUEST']._serialized_end=995
+  _globals['_RECORDIMPRESSIONSRESPONSE']._serialized_start=997
+  _globals['_RECORDIMPRESSIONSRESPONSE']._serialized_end=1096
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=1098
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=1186
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=1188
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=1284
+  _globals['_STREAMFEEDBACKREQUEST']._serialized_start=1286
+  _globals['_STREAMFEEDBACKREQUEST']._serialized_end=1374
+  _globals['_STREAMFEEDBACKRESPONSE']._serialized_start=1376
+  _globals['_STREAMFEEDBACKRESPONSE']._serialized_end=1472
+  _globals['_TAILEVENTSREQUEST']._serialized_start=1474
+  _globals['_TAILEVENTSREQUEST']._serialized_end=1560
+  _globals['_TAILEVENTSRESPONSE']._serialized_start=1562
+  _globals['_TAILEVENTSRESPONSE']._serialized_end=1654
+  _globals['_LOGRECORD']._serialized_start=1657
+  _globals['_LOGRECORD']._serialized_end=1849
+  _globals['_ERASURE']._serialized_start=1851
+  _globals['_ERASURE']._serialized_end=1925
+  _globals['_EXPORTEXAMPLESREQUEST']._serialized_start=1927
+  _globals['_EXPORTEXAMPLESREQUEST']._serialized_end=2012
+  _globals['_EXPORTEXAMPLESRESPONSE']._serialized_start=2015
+  _globals['_EXPORTEXAMPLESRESPONSE']._serialized_end=2535
+  _globals['_GETVARIANTCOUNTSREQUEST']._serialized_start=2537
+  _globals['_GETVARIANTCOUNTSREQUEST']._serialized_end=2600
+  _globals['_GETVARIANTCOUNTSRESPONSE']._serialized_start=2603
+  _globals['_GETVARIANTCOUNTSRESPONSE']._serialized_end=2746
+  _globals['_VARIANTCOUNTS']._serialized_start=2749
+  _globals['_VARIANTCOUNTS']._serialized_end=3052
+  _globals['_INTERLEAVINGCOUNTS']._serialized_start=3055
+  _globals['_INTERLEAVINGCOUNTS']._serialized_end=3241
+  _globals['_DELETEUSERREQUEST']._serialized_start=3243
+  _globals['_DELETEUSERREQUEST']._serialized_end=3297
+  _globals['_DELETEUSERRESPONSE']._serialized_start=3299
+  _globals['_DELETEUSERRESPONSE']._serialized_end=3403
+  _globals['_FEEDBACKSERVICE']._serialized_start=3483
+  _globals['_FEEDBACKSERVICE']._serialized_end=4246
 # @@protoc_insertion_point(module_scope)

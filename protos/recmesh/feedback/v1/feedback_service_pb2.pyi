@@ -20,7 +20,7 @@ CONSENT_GRANTED: Consent
 CONSENT_DENIED: Consent
 
 class Impression(_message.Message):
-    __slots__ = ("request_id", "user_id", "served_time_ms", "item_ids", "propensities", "scores", "sources", "model_version", "rung", "experiment", "variant", "teams")
+    __slots__ = ("request_id", "user_id", "served_time_ms", "item_ids", "propensities", "scores", "sources", "model_version", "rung", "experiment", "variant", "teams", "feature_offset", "history_count", "retrieval_scores", "click_probabilities", "conversion_probabilities", "predicted_ratings")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,12 @@ class Impression(_message.Message):
     EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
     VARIANT_FIELD_NUMBER: _ClassVar[int]
     TEAMS_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVAL_SCORES_FIELD_NUMBER: _ClassVar[int]
+    CLICK_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    CONVERSION_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_RATINGS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: str
     served_time_ms: int
@@ -45,7 +51,13 @@ class Impression(_message.Message):
     experiment: str
     variant: str
     teams: _containers.RepeatedScalarFieldContainer[_team_pb2.Team]
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_ids: _Optional[_Iterable[str]] = ..., propensities: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., rung: _Optional[_Union[_rung_pb2.Rung, str]] = ..., experiment: _Optional[str] = ..., variant: _Optional[str] = ..., teams: _Optional[_Iterable[_Union[_team_pb2.Team, str]]] = ...) -> None: ...
+    feature_offset: int
+    history_count: int
+    retrieval_scores: _containers.RepeatedScalarFieldContainer[float]
+    click_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    conversion_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    predicted_ratings: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_ids: _Optional[_Iterable[str]] = ..., propensities: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., rung: _Optional[_Union[_rung_pb2.Rung, str]] = ..., experiment: _Optional[str] = ..., variant: _Optional[str] = ..., teams: _Optional[_Iterable[_Union[_team_pb2.Team, str]]] = ..., feature_offset: _Optional[int] = ..., history_count: _Optional[int] = ..., retrieval_scores: _Optional[_Iterable[float]] = ..., click_probabilities: _Optional[_Iterable[float]] = ..., conversion_probabilities: _Optional[_Iterable[float]] = ..., predicted_ratings: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Feedback(_message.Message):
     __slots__ = ("event_id", "user_id", "item_id", "event_kind", "event_time_ms", "value", "request_id", "position", "consent")
@@ -174,7 +186,7 @@ class ExportExamplesRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., start_time_ms: _Optional[int] = ..., end_time_ms: _Optional[int] = ...) -> None: ...
 
 class ExportExamplesResponse(_message.Message):
-    __slots__ = ("request_ids", "user_ids", "item_ids", "positions", "propensities", "sources", "model_versions", "served_times_ms", "clicked", "converted", "ratings", "experiments", "variants")
+    __slots__ = ("request_ids", "user_ids", "item_ids", "positions", "propensities", "sources", "model_versions", "served_times_ms", "clicked", "converted", "ratings", "experiments", "variants", "rungs", "scores", "retrieval_scores", "click_probabilities", "conversion_probabilities", "predicted_ratings", "feature_offsets", "history_counts", "log_offsets")
     REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
     USER_IDS_FIELD_NUMBER: _ClassVar[int]
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +200,15 @@ class ExportExamplesResponse(_message.Message):
     RATINGS_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENTS_FIELD_NUMBER: _ClassVar[int]
     VARIANTS_FIELD_NUMBER: _ClassVar[int]
+    RUNGS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVAL_SCORES_FIELD_NUMBER: _ClassVar[int]
+    CLICK_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    CONVERSION_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_RATINGS_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    LOG_OFFSETS_FIELD_NUMBER: _ClassVar[int]
     request_ids: _containers.RepeatedScalarFieldContainer[str]
     user_ids: _containers.RepeatedScalarFieldContainer[str]
     item_ids: _containers.RepeatedScalarFieldContainer[str]
@@ -201,7 +222,16 @@ class ExportExamplesResponse(_message.Message):
     ratings: _containers.RepeatedScalarFieldContainer[float]
     experiments: _containers.RepeatedScalarFieldContainer[str]
     variants: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, request_ids: _Optional[_Iterable[str]] = ..., user_ids: _Optional[_Iterable[str]] = ..., item_ids: _Optional[_Iterable[str]] = ..., positions: _Optional[_Iterable[int]] = ..., propensities: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_versions: _Optional[_Iterable[str]] = ..., served_times_ms: _Optional[_Iterable[int]] = ..., clicked: _Optional[_Iterable[bool]] = ..., converted: _Optional[_Iterable[bool]] = ..., ratings: _Optional[_Iterable[float]] = ..., experiments: _Optional[_Iterable[str]] = ..., variants: _Optional[_Iterable[str]] = ...) -> None: ...
+    rungs: _containers.RepeatedScalarFieldContainer[_rung_pb2.Rung]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    retrieval_scores: _containers.RepeatedScalarFieldContainer[float]
+    click_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    conversion_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    predicted_ratings: _containers.RepeatedScalarFieldContainer[float]
+    feature_offsets: _containers.RepeatedScalarFieldContainer[int]
+    history_counts: _containers.RepeatedScalarFieldContainer[int]
+    log_offsets: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, request_ids: _Optional[_Iterable[str]] = ..., user_ids: _Optional[_Iterable[str]] = ..., item_ids: _Optional[_Iterable[str]] = ..., positions: _Optional[_Iterable[int]] = ..., propensities: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[str]] = ..., model_versions: _Optional[_Iterable[str]] = ..., served_times_ms: _Optional[_Iterable[int]] = ..., clicked: _Optional[_Iterable[bool]] = ..., converted: _Optional[_Iterable[bool]] = ..., ratings: _Optional[_Iterable[float]] = ..., experiments: _Optional[_Iterable[str]] = ..., variants: _Optional[_Iterable[str]] = ..., rungs: _Optional[_Iterable[_Union[_rung_pb2.Rung, str]]] = ..., scores: _Optional[_Iterable[float]] = ..., retrieval_scores: _Optional[_Iterable[float]] = ..., click_probabilities: _Optional[_Iterable[float]] = ..., conversion_probabilities: _Optional[_Iterable[float]] = ..., predicted_ratings: _Optional[_Iterable[float]] = ..., feature_offsets: _Optional[_Iterable[int]] = ..., history_counts: _Optional[_Iterable[int]] = ..., log_offsets: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class GetVariantCountsRequest(_message.Message):
     __slots__ = ("scenario", "experiment")

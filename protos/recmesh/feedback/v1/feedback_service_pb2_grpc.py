@@ -105,7 +105,8 @@ class FeedbackServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportExamples(self, request, context):
-        """Impressions with the labels that attribution gave them.
+        """Impressions with the labels that attribution gave them, by time of serving: those that are closed and those that may
+        still get labels, each once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

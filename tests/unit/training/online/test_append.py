@@ -1,11 +1,13 @@
 """Tables with what the log knows beyond them: every event once, in its own time."""
 
+import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.runtime.pseudonym import Pseudonyms
 from services.training.online.append import News, append
+from services.training.online.point_in_time import UNKNOWN
 from services.training.tables import EVENTS, ITEMS, USERS, Tables
 
 
@@ -27,23 +29,28 @@ TABLES = Tables(
 
 def test_every_event_counts_once_and_stands_where_it_happened() -> None:
     late = [("e2", "u", "b", 30), ("n1", "v", "a", 20), ("n1", "v", "a", 20), ("n2", "u", "c", 40), ("n3", "u", "x", 5)]
-    found = append(TABLES, News(items(["a", "c"], "new"), events(late)))
+    found = append(TABLES, News(items(["a", "c"], "new"), events(late), np.array([3, 5, 5, 8, 9])))
     assert found.tables.events["event_id"].to_pylist() == ["e1", "n1", "e2", "n2"]
     assert found.tables.users["user_id"].to_pylist() == ["u", "v"]
     assert found.tables.items["item_id"].to_pylist() == ["a", "b", "c"]
     assert found.tables.items["title"].to_pylist() == ["new", "t", "new"]
     counts = (found.new_events, found.new_items, found.new_users, found.repeated_events, found.unknown_items)
     assert counts == (2, 1, 1, 2, 1)
+    assert found.log_offsets.tolist() == [UNKNOWN, 5, 3, 8], (
+        "an event of the tables has the offset that the log gave it"
+    )
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["u", "v", "w"]), st.integers(0, 50)), max_size=30))
 def test_appending_again_changes_nothing(rows: list[tuple[int, str, int]]) -> None:
-    news = News(items(["c"]), events([(f"n{number}", user, "c", time) for number, user, time in rows]))
+    late = events([(f"n{number}", user, "c", time) for number, user, time in rows])
+    news = News(items(["c"]), late, np.arange(len(rows)))
     once = append(TABLES, news)
     ids = once.tables.events["event_id"].to_pylist()
     assert len(set(ids)) == len(ids) == 2 + len({number for number, _, _ in rows})
     twice = append(once.tables, news)
     assert twice.tables.events.equals(once.tables.events)
+    assert twice.log_offsets.tolist() == once.log_offsets.tolist()
     assert (twice.new_events, twice.new_items, twice.new_users) == (0, 0, 0)
 
 
@@ -59,11 +66,12 @@ def test_a_user_of_the_tables_and_of_the_log_are_one(done: list[tuple[str, bool]
         pa.Table.from_pylist([{"user_id": user, "attributes": {"n": user}} for user in {row[1] for row in old}], USERS),
         events(old),
     )
-    found = append(tables, News(items(["a"]), logged), pseudonyms)
+    found = append(tables, News(items(["a"]), logged, np.arange(1, len(rows) + 1)), pseudonyms)
     assert found.repeated_events == len(old)
+    assert found.log_offsets.tolist() == list(range(1, len(rows) + 1))
     assert found.tables.events["user_id"].to_pylist() == [pseudonyms.of(row[1]) for row in rows]
     assert found.tables.users["user_id"].to_pylist() == sorted({pseudonyms.of(row[1]) for row in rows})
     attributes = dict(zip(*(found.tables.users[name].to_pylist() for name in ("user_id", "attributes")), strict=True))
     assert all(attributes[pseudonyms.of(row[1])] == [("n", row[1])] for row in old)
-    again = append(found.tables, News(items(["a"]), logged), pseudonyms)
+    again = append(found.tables, News(items(["a"]), logged, np.arange(1, len(rows) + 1)), pseudonyms)
     assert (again.new_events, again.new_users) == (0, 0)

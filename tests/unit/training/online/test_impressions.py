@@ -13,7 +13,6 @@ from services.training.online.impressions import (
     assumed_examination,
     click_weights,
     examination,
-    newest_before,
 )
 from services.training.split import Interactions
 from services.training.train_scorer import Scorer
@@ -69,11 +68,6 @@ def interactions() -> Interactions:
     )
 
 
-def test_a_page_sees_only_what_came_before_it() -> None:
-    found = newest_before(interactions(), np.array([0, 0, 1, -1]), np.array([40, 41, 20, 99]), 3)
-    assert found.tolist() == [[-1, 0, 2], [0, 2, 3], [-1, -1, -1], [-1, -1, -1]]
-
-
 def test_pages_teach_what_was_clicked_beside_what_was_not() -> None:
     events = interactions()
     dataset = Dataset("-", events, None, ["", "", "", ""], np.full(4, np.nan), event_gaps(events))  # type: ignore[arg-type]
@@ -85,11 +79,14 @@ def test_pages_teach_what_was_clicked_beside_what_was_not() -> None:
         propensities=np.array([1.0, 0.05, 1.0, 1.0, 1.0, 1.0]),
         served_times_ms=np.full(6, 45),
         clicked=np.array([False, True, False, False, True, False]),
+        feature_offsets=np.full(6, 4),
+        history_counts=np.full(6, 9),
     )
     torch.manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn(4, 8), dim=-1)
-    pages = ShownPages(dataset, vectors, examples, 4, 10.0, 0.5)
+    pages = ShownPages(dataset, np.array([1, 2, 5, 4, 3]), vectors, examples, 4, 10.0, 0.5)
     assert len(pages) == 2
+    assert pages._histories.items.tolist() == [[-1, -1, 0, 3]] * 2, "the third event came to the log after the page"
     assert pages.items.tolist() == [[0, 1], [2, -1]]
     assert pages.weights[0].tolist() == [0.0, 10.0]
     scorer = Scorer(8, 4, 8, ["popularity"], ["click"], 5)
