@@ -64,6 +64,7 @@ _LIMITS: dict[str, Schema] = {
     "model.also": {"type": "array", "items": _VERSION | {"minLength": 1}},
     "canary.version": _VERSION,
     "canary.percent": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 100, "multipleOf": 0.01},
+    "canary.earlier": {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 100, "multipleOf": 0.01}},
     "canary.salt": {"type": "string", "minLength": 8, "maxLength": 64},
     "source.type": {"enum": ["pvc", "s3", "oci"]},
     "source.url": {"type": "string", "pattern": "^$|^s3://[^/]+(/.*)?$"},

@@ -46,6 +46,13 @@ def test_another_version_replaces_the_scenarios_own_pods_and_candidate():
     }
 
 
+def test_another_share_of_a_canary_restarts_nobody():
+    canary = {"scenarios__video__kubernetes__canary__version": "v2"}
+    before = objects("video", **canary)
+    after = objects("video", **canary, scenarios__video__kubernetes__canary__percent="20")
+    assert {key for key in before if before[key] != after[key]} == {("ConfigMap", "recmesh-ranking-experiments")}
+
+
 def test_a_pool_is_not_replaced_for_a_setting_that_is_not_its_own():
     before = objects("video")
     after = objects("video", scenarios__video__ranking__deadline_ms="200")

@@ -13,6 +13,7 @@ from services.cli.state import StateFolder, read_up_info
 from services.feature.config import FeatureConfig, FeatureSettings
 from services.feedback.config import FeedbackConfig, FeedbackSettings
 from services.ranking.config import RankingConfig, RankingSettings
+from services.ranking.experiment_file import read_experiment
 from services.runtime.config import parse_settings
 from services.runtime.scenario import Scenario, load_scenarios
 from services.scoring.config import ScoringConfig, ScoringSettings
@@ -60,7 +61,7 @@ def test_every_process_takes_its_settings(name, rendered, tmp_path):
     scenarios = scenarios_of(rendered[name], tmp_path)
     assert set(scenarios) == set(SETS[name])
     for component, document in config_maps(rendered[name]):
-        if component not in CONFIGS:
+        if component not in CONFIGS or "config.yaml" not in document["data"]:
             continue
         where = document["metadata"]["name"]
         config = parse_settings(CONFIGS[component], yaml.safe_load(document["data"]["config.yaml"]), where)
@@ -73,7 +74,7 @@ def test_every_process_takes_its_settings(name, rendered, tmp_path):
 def test_who_takes_user_ids_has_the_key_of_pseudonyms(rendered):
     pods = pods_of(rendered["external-engines"])
     for component, document in config_maps(rendered["external-engines"]):
-        if component not in CONFIGS or component == "test":
+        if component not in CONFIGS or component == "test" or "config.yaml" not in document["data"]:
             continue
         pod = next(pod for where, pod in pods.items() if where.split("/")[1] == document["metadata"]["name"])
         mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
@@ -101,9 +102,18 @@ def test_sections_of_scenarios_are_taken(rendered, tmp_path):
     for scenario in scenarios.values():
         for section, kind in SECTIONS.items():
             scenario.section(section, kind)
-    experiment = scenarios["music"].section("ranking", RankingSettings).experiment
+
+
+def test_a_canary_is_an_experiment_that_ranking_takes(rendered, tmp_path):
+    scenarios = scenarios_of(rendered["four-on-gpu"], tmp_path)
+    (document,) = [d for _, d in config_maps(rendered["four-on-gpu"]) if d["metadata"]["name"].endswith("-experiments")]
+    assert set(document["data"]) == {"music.yaml"}
+    file = tmp_path / "experiment.yaml"
+    file.write_text(document["data"]["music.yaml"])
+    experiment = read_experiment(file, scenarios["music"])
     assert experiment is not None
     assert [(variant.percent, variant.model_version) for variant in experiment.variants] == [(87.5, None), (12.5, "m2")]
+    assert experiment.earlier == ({"current": 95.0, "canary": 5.0},)
 
 
 def test_a_canary_is_loaded_wherever_the_current_version_is(rendered):
@@ -122,7 +132,7 @@ def test_a_canary_is_loaded_wherever_the_current_version_is(rendered):
 def test_callers_are_those_of_the_architecture(rendered):
     callers = {}
     for component, document in config_maps(rendered["four-on-gpu"]):
-        if component in ("ranking", "feature", "candidate", "feedback", "scoring"):
+        if component in CONFIGS and component != "test" and "config.yaml" in document["data"]:
             server = yaml.safe_load(document["data"]["config.yaml"])["server"]
             name = document["metadata"]["name"].removeprefix("recmesh-")
             callers[name] = {

@@ -10,6 +10,7 @@ scenario_files: {{ include "recmesh.scenarioFiles" .root }}
 scoring:
   {{- include "recmesh.scoringAddresses" .root | indent 2 }}
 spool: /var/lib/recmesh/spool
+experiments: /etc/recmesh/experiments
 {{- include "recmesh.privacy" .root }}
 {{- end }}
 

@@ -40,18 +40,26 @@
 {{- toYaml ($versions | uniq) -}}
 {{- end -}}
 
-{{/* The scenario file: what the values say but for Kubernetes, and the canary as an experiment. dict root, scenario */}}
+{{/* The scenario file: what the values say but for Kubernetes; checked. dict root, scenario */}}
 {{- define "recmesh.scenarioFile" -}}
-{{- $values := omit (deepCopy (index .root.Values.scenarios .scenario)) "kubernetes" -}}
-{{- $k := include "recmesh.kubernetes" . | fromYaml -}}
-{{- if $k.canary.version -}}
-{{- $percent := $k.canary.percent -}}
-{{- $control := dict "name" "current" "percent" (subf 100.0 $percent) -}}
-{{- $canary := dict "name" "canary" "percent" $percent "model_version" $k.canary.version -}}
-{{- $experiment := dict "name" "canary" "salt" $k.canary.salt "variants" (list $control $canary) -}}
-{{- $_ := set $values "ranking" (mustMergeOverwrite ($values.ranking | default dict) (dict "experiment" $experiment)) -}}
+{{- $_ := include "recmesh.kubernetes" . -}}
+{{- toYaml (dict "scenarios" (dict .scenario (omit (index .root.Values.scenarios .scenario) "kubernetes"))) -}}
 {{- end -}}
-{{- toYaml (dict "scenarios" (dict .scenario $values)) -}}
+
+{{/* The canary as an experiment of ranking; a version has a name of its own, since counts are kept by name.
+dict canary */}}
+{{- define "recmesh.canaryExperiment" -}}
+name: canary-{{ printf "%s %s" .canary.version .canary.salt | sha256sum | trunc 10 }}
+salt: {{ .canary.salt | quote }}
+variants:
+  - {name: current, percent: {{ subf 100.0 .canary.percent }}}
+  - {name: canary, percent: {{ .canary.percent }}, model_version: {{ .canary.version | quote }}}
+{{- with .canary.earlier }}
+earlier:
+  {{- range . }}
+  - {current: {{ subf 100.0 . }}, canary: {{ . }}}
+  {{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* Settings of `python -m deploy.models`. dict root, scenario, pool: whether a Triton repository is laid out */}}
