@@ -12,10 +12,10 @@ LABELS = {"scenario": "video", "model_version": "v1"}
 
 def page(*clicks: float | None, category: str = "drama", reasons: tuple[str, ...] = ()) -> Page:
     items = [
-        PageItem(ItemInfo(f"i{n}", categories=(category,)), 0.5, click, None, None, "vector", "", 1.0)
+        PageItem(ItemInfo(f"i{n}", categories=(category,)), 0.5, click, None, None, "vector", "", 1.0, 0.5)
         for n, click in enumerate(clicks)
     ]
-    return Page(items, Rung.SCORER, list(reasons), "v1", 1, 50)
+    return Page(items, Rung.SCORER, list(reasons), "v1", 1, 50, None, 0)
 
 
 @pytest.fixture
