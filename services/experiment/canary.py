@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from services.experiment.guardrails import Decision
+from services.experiment.sequential import MINIMUM_UNITS
 from services.runtime.config import Settings
 
 
@@ -31,24 +32,37 @@ class Move:
     """One sentence for people and logs."""
 
 
-def next_move(steps: Sequence[CanaryStep], percent: float, impressions: int, decision: Decision) -> Move:
-    """The move of a canary that has `percent` of the users and had so many `impressions`.
+@dataclass(frozen=True)
+class CanaryCounts:
+    """What is known of a canary since it began."""
+
+    impressions: int
+    """Items that it showed."""
+    users: int
+    """Users who were shown something, in the canary or in its control, whichever had fewer."""
+    decision: Decision
+    """What the guardrails say."""
+
+
+def next_move(steps: Sequence[CanaryStep], percent: float, counts: CanaryCounts) -> Move:
+    """The move of a canary that has `percent` of the users.
 
     steps: shares that rise, at least one; a share between two of them counts as the lower one. A crossed guardrail goes
-    before everything else.
+    before everything else; while there are too few users for the guardrails to speak, nothing grows.
     """
+    decision, impressions = counts.decision, counts.impressions
     if decision.action == "roll back":
         return Move("roll back", 0.0, f"guardrail {decision.guardrail}: {decision.reason}")
     place = max(sum(step.percent <= percent for step in steps) - 1, 0)
     step = steps[place]
     if percent < step.percent:
         return Move("raise", step.percent, f"the first step is {step.percent:g} %")
+    if counts.users < MINIMUM_UNITS:
+        reason = f"{counts.users} of the {MINIMUM_UNITS} users in each arm from which on the guardrails speak"
+        return Move("wait", percent, f"{reason}, at {percent:g} %")
     if impressions < step.min_impressions:
-        return Move(
-            "wait",
-            percent,
-            f"{impressions:,} of {step.min_impressions:,} impressions at {percent:g} %; {decision.reason}",
-        )
+        reason = f"{impressions:,} of {step.min_impressions:,} impressions at {percent:g} %"
+        return Move("wait", percent, f"{reason}; {decision.reason}")
     had = f"{impressions:,} impressions, and {decision.reason}"
     if place + 1 < len(steps):
         return Move("raise", steps[place + 1].percent, had)

@@ -1,4 +1,5 @@
-"""A version that is worse on purpose, forced past the gate of a running mesh: the canary is rolled back by itself."""
+"""On a running mesh a version that is worse on purpose, forced past the gate, is rolled back, and one that is as good
+becomes the current one, each by itself."""
 
 import subprocess
 import sys
@@ -12,13 +13,13 @@ from services.cli.metrics_text import fetch_metrics, sums_by
 from services.runtime.bundle import served_versions
 from services.runtime.promotions import open_promotion, read_promotions
 from tests.e2e.up_process import UpProcess, needs_triton
-from tests.support.tasteful_state import GATE, USER_COUNT, likes, make_tasteful_state
+from tests.support.tasteful_state import GATE, USER_COUNT, likes, make_tasteful_bundle, make_tasteful_state
 from tests.support.waiting import wait_for
 from tests.support.worse_bundle import make_worse
 
 pytestmark = needs_triton
 
-WORSE = "20260103-000000-worse"
+SAME, WORSE = "20260102-000000-same", "20260103-000000-worse"
 MOST_IMPRESSIONS = 6_000
 """Items that the canary may show before it is gone."""
 CLICKED, CLICKED_ALL_THE_SAME = 0.5, 0.03
@@ -29,8 +30,9 @@ CLICKED, CLICKED_ALL_THE_SAME = 0.5, 0.03
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpProcess]:
     folder = tmp_path_factory.mktemp("promotion")
     # Half of the users, so that the few there are make a comparison.
-    steps = [{"percent": 50, "min_impressions": 1_000_000}]
+    steps = [{"percent": 50, "min_impressions": 1_500}]
     bundle, file = make_tasteful_state(folder, promotion=GATE | {"steps": steps}, ranking={"deadline_ms": 5000})
+    make_tasteful_bundle(folder, SAME)
     make_worse(bundle, WORSE)
     running = UpProcess(folder, [file])
     try:
@@ -41,8 +43,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpProcess]:
         running.close()
 
 
-def promote(mesh: UpProcess, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "services.cli", "promote", "video", WORSE, *options]
+def promote(mesh: UpProcess, version: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "services.cli", "promote", "video", version, *options]
     paths = ["--state", str(mesh.state.root), "--scenario-file", str(mesh.state.root / "video.yaml")]
     return subprocess.run([*command, *paths], capture_output=True, text=True, timeout=200)
 
@@ -54,13 +56,13 @@ def promotions(mesh: UpProcess) -> dict[str, float]:
 
 def test_a_shuffled_version_is_refused_and_forced_past_it_rolled_back(mesh: UpProcess) -> None:
     (first,) = served_versions(mesh.state.models, "video")
-    refused = promote(mesh)
+    refused = promote(mesh, WORSE)
     assert refused.returncode == 3, refused.stdout + refused.stderr
     assert "refused: quality" in refused.stdout
     assert "on the mesh's own Triton" in " ".join(refused.stdout.split())
     assert served_versions(mesh.state.models, "video") == [first]
 
-    forced = promote(mesh, "--force")
+    forced = promote(mesh, WORSE, "--force")
     assert forced.returncode == 0, forced.stdout + forced.stderr
     assert "FORCED" in forced.stdout
     shown = _use_until_it_is_gone(mesh)
@@ -80,6 +82,16 @@ def test_a_shuffled_version_is_refused_and_forced_past_it_rolled_back(mesh: UpPr
         )
     )
     assert f"{WORSE}: rolled back: guardrail ctr" in mesh.output.replace("\n", " ")
+
+
+def test_one_that_is_as_good_becomes_current(mesh: UpProcess) -> None:
+    passed = promote(mesh, SAME)
+    assert passed.returncode == 0, passed.stdout + passed.stderr
+    shown = _use_until_it_is_gone(mesh)
+    assert min(shown["canary"], shown["control"]) > 0
+    assert read_promotions(mesh.state.models, "video")[-1].outcome == "promoted"
+    assert served_versions(mesh.state.models, "video") == [SAME]
+    wait_for(lambda: _versions(mesh) == {SAME})
 
 
 def _versions(mesh: UpProcess) -> set[str]:

@@ -16,8 +16,7 @@ from filelock import FileLock, Timeout
 from services.cli.experiment.actions import roll_back, set_shares, start_experiment, stop_experiment
 from services.cli.experiment.files import Decided, ExperimentFiles
 from services.cli.state import StateFolder
-from services.experiment.canary import CanaryStep, next_move
-from services.experiment.guardrails import Decision
+from services.experiment.canary import CanaryCounts, CanaryStep, next_move
 from services.ranking.config import ExperimentSettings, VariantSettings
 from services.runtime.bundle import current_version, serve_versions, served_versions
 from services.runtime.errors import SetupError
@@ -32,17 +31,7 @@ class BusyError(SetupError):
     """Somebody else takes the scenario's turn, or checks a version."""
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What is known of a canary since it began."""
-
-    impressions: int
-    """Items that it showed."""
-    decision: Decision
-    """What the guardrails say."""
-
-
-ReadCounts = Callable[[ExperimentSettings], Counts]
+ReadCounts = Callable[[ExperimentSettings], CanaryCounts]
 """Raises CallError, OSError or SetupError when the counts cannot be had."""
 
 
@@ -116,7 +105,7 @@ def take_turn(state: StateFolder, scenario: Scenario, settings: PromotionSetting
         # Its users get the current version, so its counts say nothing of it.
         return _roll_back(state, scenario, promotion, own, "it was taken out of service by hand")
     counts = read_counts(own)
-    move = next_move(settings.steps, percent, counts.impressions, counts.decision)
+    move = next_move(settings.steps, percent, counts)
     if move.action == "roll back":
         decision = counts.decision
         roll_back(state, scenario, own.name, CANARY, decision.guardrail, decision.reason)

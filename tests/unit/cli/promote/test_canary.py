@@ -7,8 +7,9 @@ import pytest
 from services.cli.experiment.actions import roll_back, start_experiment, stop_experiment
 from services.cli.experiment.files import ExperimentFiles
 from services.cli.promote import canary as canary_module
-from services.cli.promote.canary import CANARY, BusyError, Counts, alone, experiment_name, take_turn
+from services.cli.promote.canary import CANARY, BusyError, alone, experiment_name, take_turn
 from services.cli.state import StateFolder
+from services.experiment.canary import CanaryCounts
 from services.experiment.guardrails import Decision
 from services.ranking.config import ExperimentSettings, VariantSettings
 from services.runtime.bundle import current_version, served_versions, set_current_version, set_variants
@@ -32,7 +33,7 @@ class Killed(BaseException):
 
 
 def counted(impressions, decision=GOES_ON):
-    return lambda settings: Counts(impressions, decision)
+    return lambda settings: CanaryCounts(impressions, 1_000, decision)
 
 
 def running(state):
