@@ -8,7 +8,7 @@ import logging
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, ValidationError
 
@@ -25,6 +25,8 @@ Verdict = Literal["pass", "fail", "undecided"]
 
 Outcome = Literal["refused", "passed", "forced", "promoted", "rolled_back"]
 """The gate: refused, passed, or forced past it. A canary's end: promoted to the current version, or rolled back."""
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 class Check(Settings):

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from services.runtime.metrics import LATENCY_BUCKETS_S
-from services.runtime.promotions import PROMOTIONS, count_outcomes
+from services.runtime.promotions import OUTCOMES, PROMOTIONS, count_outcomes
 from services.scoring.pool import FloatArray
 from services.scoring.score_histogram import ScoreHistogram
 
@@ -32,14 +32,14 @@ class PromotionCounts(Collector):
             self._counts, self._seen = count_outcomes(models, self._scenario), seen
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """One series per outcome."""
+        """One series per outcome, from 0 on, so that the first of a kind is an increase, too."""
         family = CounterMetricFamily(
             "recmesh_scoring_promotions",
             "Versions by what became of them on their way to users (PROMOTIONS.jsonl).",
             labels=["scenario", "outcome"],
         )
-        for outcome, count in self._counts.items():
-            family.add_metric([self._scenario, outcome], count)
+        for outcome in OUTCOMES:
+            family.add_metric([self._scenario, outcome], self._counts.get(outcome, 0))
         yield family
 
 

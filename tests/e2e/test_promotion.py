@@ -20,6 +20,7 @@ from tests.support.worse_bundle import make_worse
 pytestmark = needs_triton
 
 SAME, WORSE = "20260102-000000-same", "20260103-000000-worse"
+EXPECTED = {"refused": 1, "passed": 0, "forced": 1, "promoted": 0, "rolled_back": 1}
 MOST_IMPRESSIONS = 6_000
 """Items that the canary may show before it is gone."""
 CLICKED, CLICKED_ALL_THE_SAME = 0.5, 0.03
@@ -75,7 +76,7 @@ def test_a_shuffled_version_is_refused_and_forced_past_it_rolled_back(mesh: UpPr
     decisions = (mesh.state.root / "experiments" / "video.jsonl").read_text()
     assert '"action":"roll back"' in decisions
     assert '"guardrail":"ctr"' in decisions
-    wait_for(lambda: promotions(mesh) == {"refused": 1, "forced": 1, "rolled_back": 1})
+    wait_for(lambda: promotions(mesh) == EXPECTED)
     wait_for(
         lambda: (
             {mesh.recommend("video", f"u{user}", skip_impression=True).model_version for user in range(20)} == {first}

@@ -1,6 +1,6 @@
 """Logged pages of a policy whose clicks are known, seen by candidates that are better, worse and alike."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from services.training.dataset import Dataset, event_gaps
 from services.training.gate.off_policy import check_off_policy, off_policy_settings
 from services.training.gate.pages import Moments, estimate, open_pages, place_factors, replay
 from services.training.online.impressions import NO_EXAMPLES, Examples
+from services.training.online.point_in_time import UNKNOWN
 from services.training.settings.promotion import OffPolicyGate
 from services.training.split import Interactions, Queries
 
@@ -65,9 +66,10 @@ def logged_pages(pages: int = PAGES) -> Examples:
             clicked = random.random() < CTR[item] / 2**place
             rows.append((f"r{page}", f"u{page % USERS}", f"i{item}", place, propensity, 1_000 + page, clicked))
     columns = list(zip(*rows, strict=True))
+    unknown = np.full(len(rows), UNKNOWN)
     return Examples(
         list(columns[0]), list(columns[1]), list(columns[2]), np.array(columns[3]), np.array(columns[4]),
-        np.array(columns[5]), np.array(columns[6]),
+        np.array(columns[5]), np.array(columns[6]), unknown, unknown,
     )  # fmt: skip
 
 
@@ -132,7 +134,7 @@ def test_a_log_that_could_not_show_what_the_candidate_would_does_not_decide(exam
     page, item, place, propensity = (np.array(column) for column in zip(*rows, strict=True))
     log = Examples(
         [f"r{n}" for n in page], [f"u{n % USERS}" for n in page], [f"i{n}" for n in item], place, propensity,
-        1_000 + page, item % 2 == 0,
+        1_000 + page, item % 2 == 0, np.full(len(page), UNKNOWN), np.full(len(page), UNKNOWN),
     )  # fmt: skip
     own = interactions()
     dataset = Dataset("", own, None, [""] * (ITEMS + 1), np.full(ITEMS + 1, np.nan), event_gaps(own))
@@ -143,10 +145,7 @@ def test_a_log_that_could_not_show_what_the_candidate_would_does_not_decide(exam
 
 
 def test_places_without_a_lot_do_not_count(examples):
-    certain = Examples(
-        examples.request_ids, examples.user_ids, examples.item_ids, examples.positions,
-        np.ones(len(examples)), examples.served_times_ms, examples.clicked,
-    )  # fmt: skip
+    certain = replace(examples, propensities=np.ones(len(examples)))
     rows, check = judged(certain, np.arange(ITEMS))
     assert (len(rows.rewards), check.verdict) == (0, "undecided")
 
@@ -170,10 +169,7 @@ def test_the_newest_pages_are_taken_and_unknown_users_left_out():
     log = logged_pages(10)
     opened = open_pages(interactions(), log, 3)
     assert [int(rows[0]) // PLACES for rows in opened.rows] == [9, 8, 7]
-    stranger = Examples(
-        log.request_ids, ["x"] * len(log), log.item_ids, log.positions, log.propensities, log.served_times_ms,
-        log.clicked,
-    )  # fmt: skip
+    stranger = replace(log, user_ids=["x"] * len(log))
     assert open_pages(interactions(), stranger, 3).rows == []
 
 
