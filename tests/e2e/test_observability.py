@@ -24,7 +24,6 @@ pytestmark = [needs_triton, needs_prometheus]
 
 DAY = "a day of history"
 EARLIER = "an earlier version with impressions"
-PROMOTION = "a version that asked to be promoted"
 
 RULE_NEEDS = {
     "scenario:recmesh_previous_impressions:increase3d": EARLIER,
@@ -38,9 +37,6 @@ RULE_NEEDS = {
     "scenario_version:recmesh_click_probability_drift:ks1d": DAY,
 }
 """Recorded series that this mesh cannot have."""
-
-METRIC_NEEDS = {"recmesh_scoring_promotions_total": PROMOTION}
-"""Metrics that alerts read and this mesh cannot have."""
 
 HAS = "a running experiment"
 """What a panel may need and this mesh has."""
@@ -152,9 +148,8 @@ def test_everything_that_alerts_compare_is_there(prometheus: PrometheusProcess) 
     assert alerts
     pattern = r"[a-z_]+:recmesh_[a-z_]+:[a-z0-9_]+|\b(?:recmesh|nv)_[a-z_]+|\bup\b"
     operands = {name for rule in alerts for name in re.findall(pattern, rule["query"])}
-    needs = RULE_NEEDS | METRIC_NEEDS
+    needs = RULE_NEEDS
     assert empty_after_a_while(prometheus, {name: name for name in operands - set(needs)}) == []
-    assert [name for name in METRIC_NEEDS if has_values(prometheus.query(name))] == []
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)

@@ -80,7 +80,7 @@ QUALITY = Board(
                 lines("named and not loaded", max_of("recmesh_scoring_missing_versions", "scenario"),
                       "{{scenario}}"),
                 lines("promotions, 1 d", "max by (scenario, outcome) (increase(recmesh_scoring_promotions_total"
-                      f"{{{SELECT}}}[1d]))", "{{scenario}} {{outcome}}", needs="a version that asked to be promoted"),
+                      f"{{{SELECT}}}[1d]))", "{{scenario}} {{outcome}}"),
             ),
         ),
     ),
