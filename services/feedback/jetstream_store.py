@@ -307,14 +307,19 @@ class JetStreamEventLog:
         return self._scan(self._names.records, 0, self._names.erasure_subjects)
 
     async def _scan(self, stream: str, after_sequence: int, subjects: str | None = None) -> AsyncIterator[Message]:
-        """What the stream holds after a sequence, up to its end."""
+        """What the stream holds after a sequence, up to its end as it is now."""
+        # Others may go on writing for ever.
+        end = (await self._manager.stream_info(stream)).state.last_seq
         cursor = Cursor(self._client, stream, subjects)
         await cursor.open(after_sequence)
         self._reading.add(cursor)
         try:
             while cursor.pending_count and (messages := await cursor.fetch(SCAN_MESSAGES)):
                 for message in messages:
-                    yield message
+                    if message.sequence <= end:
+                        yield message
+                if messages[-1].sequence >= end:
+                    return
         finally:
             self._reading.discard(cursor)
             await cursor.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -154,6 +155,26 @@ async def test_an_erasure_that_was_cut_short_is_finished(
         assert await log.read_erasures() == [erasure]
         records = [entry.record for entry in await log.read(0, 10)]
         assert [record.user_id for record in records if not isinstance(record, Erasure)] == ["bert"]
+
+
+async def test_an_erasure_ends_though_others_go_on_writing(settings: JetStreamSettings) -> None:
+    async with open_log(settings) as log, open_log(settings) as other:
+        await log.append([feedback("e1", "user-to-erase"), feedback("e2")])
+
+        async def write(writer: int) -> None:
+            for number in itertools.count():
+                await other.append([feedback(f"w{writer}-{number}-{place}") for place in range(3)])
+
+        writers = [asyncio.create_task(write(writer)) for writer in range(3)]
+        try:
+            for _ in range(3):
+                deleted = await log.delete_user("user-to-erase", 0)
+                assert not any(writer.done() for writer in writers)
+        finally:
+            for writer in writers:
+                writer.cancel()
+            await asyncio.gather(*writers, return_exceptions=True)
+        assert deleted.removed_count == 0
 
 
 async def test_scenarios_have_streams_of_their_own(settings: JetStreamSettings) -> None:
