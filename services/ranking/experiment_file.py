@@ -64,14 +64,14 @@ class ExperimentFollower:
             experiment = self._prepare(content)
         except SetupError as error:
             log.error("experiment not taken", extra={"scenario": self._scenario.name, "problem": str(error)})
-            self._metrics.experiment_errors.labels(self._scenario.name).inc()
+            self._metrics.variants.refuse_file(self._scenario.name)
             if self._taken:
                 return
             experiment = self._prepare(None)
         self._taken = True
         self._dealer.use(experiment)
         settings = self._dealer.experiment
-        self._metrics.show_experiment(self._scenario.name, settings)
+        self._metrics.variants.show_experiment(self._scenario.name, settings)
         name = settings.name if settings is not None else None
         log.info("experiment", extra={"scenario": self._scenario.name, "experiment": name})
 

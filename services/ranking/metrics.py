@@ -3,10 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.ranking.answer_metrics import AnswerMetrics
-from services.ranking.config import ExperimentSettings
+from services.ranking.variant_metrics import VariantMetrics
 from services.runtime.metrics import LATENCY_BUCKETS_S
-
-_VARIANT = ["scenario", "experiment", "variant"]
 
 
 class RankingMetrics:
@@ -15,6 +13,7 @@ class RankingMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.quality = AnswerMetrics(registry)
+        self.variants = VariantMetrics(registry)
         self.hop_seconds = Histogram(
             "recmesh_ranking_hop_seconds",
             "Time of one call to another service, seen from ranking.",
@@ -58,56 +57,3 @@ class RankingMetrics:
         self.spool_bytes = Gauge(
             "recmesh_ranking_spool_bytes", "Bytes of impressions on disk.", ["scenario"], registry=registry
         )
-        self.variant_seconds = Histogram(
-            "recmesh_ranking_variant_seconds",
-            "Time of a variant's answers of Recommend.",
-            _VARIANT,
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
-        )
-        self.variant_errors = Counter(
-            "recmesh_ranking_variant_errors_total",
-            "Recommend requests of a variant's users that got no answer.",
-            _VARIANT,
-            registry=registry,
-        )
-        self.variant_degraded = Counter(
-            "recmesh_ranking_variant_degraded_total",
-            "A variant's answers of Recommend with a degraded reason other than that the user is unknown.",
-            _VARIANT,
-            registry=registry,
-        )
-        self.variant_share = Gauge(
-            "recmesh_ranking_variant_share_ratio",
-            "Share of the users that a variant of the running experiment gets.",
-            _VARIANT,
-            registry=registry,
-        )
-        self.variant_rolled_back = Gauge(
-            "recmesh_ranking_variant_rolled_back",
-            "1 where a guardrail took the users from a variant of the running experiment, else 0.",
-            _VARIANT,
-            registry=registry,
-        )
-        self.experiment_errors = Counter(
-            "recmesh_ranking_experiment_errors_total",
-            "Contents of the experiment's file that were wrong and not taken over.",
-            ["scenario"],
-            registry=registry,
-        )
-        self._shown: dict[str, list[tuple[str, str, str]]] = {}
-
-    def show_experiment(self, scenario: str, experiment: ExperimentSettings | None) -> None:
-        """Show shares and roll-backs of the experiment that the scenario runs now, and none of another."""
-        for labels in self._shown.pop(scenario, []):
-            self.variant_share.remove(*labels)
-            self.variant_rolled_back.remove(*labels)
-        if experiment is None:
-            return
-        for variant in experiment.variants:
-            labels = (scenario, experiment.name, variant.name)
-            self.variant_share.labels(*labels).set(variant.percent / 100)
-            self.variant_rolled_back.labels(*labels).set(variant.rolled_back is not None)
-            self.variant_errors.labels(*labels)
-            self.variant_degraded.labels(*labels)
-            self._shown.setdefault(scenario, []).append(labels)

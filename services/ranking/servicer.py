@@ -19,9 +19,6 @@ from services.runtime.scenario import find_scenario
 
 log = logging.getLogger(__name__)
 
-# A reason that is the user's and not a variant's.
-_NOT_DEGRADED = "user_unknown"
-
 
 class RankingServicer(pb_grpc.RankingServiceServicer):
     """Answers from the scenarios' pipelines."""
@@ -42,8 +39,7 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
             page = await tenant.pipeline.recommend(ask, dealt, calls, time_left_s())
         except BaseException:
             # A caller who gave up got no answer, either.
-            if dealt.variant:
-                self._metrics.variant_errors.labels(request.scenario, dealt.experiment, dealt.variant).inc()
+            self._metrics.variants.fail(request.scenario, dealt)
             raise
         if page.items and not request.skip_impression:
             self._spool(tenant, request.scenario, converters.impression(ask.user_id, ask.request_id, page, dealt))
@@ -82,7 +78,6 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
             self._metrics.impressions_dropped.labels(scenario).inc()
 
     def _count(self, scenario: str, page: Page, dealt: Dealt, seconds: float) -> None:
-        variant = (scenario, dealt.experiment, dealt.variant)
         self._metrics.answers.labels(
             scenario, page.rung.name.lower(), page.model_version, dealt.experiment, dealt.variant
         ).inc()
@@ -90,7 +85,4 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
             self._metrics.degraded.labels(scenario, reason).inc()
         for entry in page.items:
             self._metrics.items.labels(scenario, entry.source).inc()
-        if dealt.variant:
-            self._metrics.variant_seconds.labels(*variant).observe(seconds)
-            if any(reason != _NOT_DEGRADED for reason in page.reasons):
-                self._metrics.variant_degraded.labels(*variant).inc()
+        self._metrics.variants.observe(scenario, dealt, page, seconds)

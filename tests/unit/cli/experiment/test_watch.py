@@ -13,12 +13,21 @@ from services.cli.experiment.watch import Sources, describe, watch_once
 from services.cli.metrics_text import parse_metrics
 from services.cli.state import StateFolder
 from services.experiment.moments import RatioMoments
-from services.ranking.config import ExperimentSettings
+from services.ranking.config import ExperimentSettings, RankingSettings
+from services.ranking.dependencies import Rung
 from services.ranking.metrics import RankingMetrics
+from services.ranking.page import Page
+from services.ranking.policy import Dealt, scenario_policy
 from tests.unit.cli.experiment.test_actions import scenario
 
 VARIANTS = [{"name": "control", "percent": 50}, {"name": "bold", "percent": 30}, {"name": "calm", "percent": 20}]
 EXPERIMENT = ExperimentSettings(name="e-1", salt="0123456789", variants=VARIANTS)
+
+POLICY = scenario_policy(scenario().head, RankingSettings())
+
+
+def page(reasons):
+    return Page([], Rung.SCORER, reasons, "m1", 1, 0, None, 0)
 
 
 def users(rate, seed, count=400, shown=10):
@@ -47,11 +56,12 @@ def ranking_page(**seconds):
     registry = CollectorRegistry()
     metrics = RankingMetrics(registry)
     for variant, value in seconds.items():
-        for _ in range(1_000):
-            metrics.variant_seconds.labels("video", "e-1", variant).observe(value)
-        metrics.variant_degraded.labels("video", "e-1", variant).inc(10)
-        metrics.variant_errors.labels("video", "e-1", variant).inc(2)
-    metrics.variant_seconds.labels("video", "e-0", "bold").observe(9)
+        dealt = Dealt(POLICY, "e-1", variant)
+        for number in range(1_000):
+            metrics.variants.observe("video", dealt, page(["deadline"] if number < 10 else []), value)
+        for _ in range(2):
+            metrics.variants.fail("video", dealt)
+    metrics.variants.observe("video", Dealt(POLICY, "e-0", "bold"), page([]), 9)
     return parse_metrics(generate_latest(registry).decode())
 
 
