@@ -136,20 +136,21 @@ def test_every_other_process_comes_back(mesh: UpProcess, name: str) -> None:
 
 
 def test_an_erased_user_is_in_no_file(mesh: UpProcess) -> None:
+    # Not the user by whom `is_whole` sees that answers are.
     def privacy(command: str) -> subprocess.CompletedProcess[str]:
-        words = ["privacy", command, "video", "u3", "--state", str(mesh.state.root)]
+        words = ["privacy", command, "video", "u4", "--state", str(mesh.state.root)]
         return subprocess.run(
             [sys.executable, "-m", "services.cli", *words], capture_output=True, text=True, timeout=120, check=False
         )
 
-    shown = mesh.recommend("video", "u3")
-    mesh.click("video", "u3", shown.items[0].item_id, shown.request_id, 0)
+    shown = mesh.recommend("video", "u4")
+    mesh.click("video", "u4", shown.items[0].item_id, shown.request_id, 0)
     assert privacy("verify").returncode == 1
     erased = privacy("delete-user")
     assert erased.returncode == 0, erased.stdout + erased.stderr
     found = privacy("verify")
     assert found.returncode == 0, found.stdout
-    assert mesh.recommend("video", "u3", skip_impression=True).rung == RUNG_POPULAR, "nothing is known of the user"
+    assert mesh.recommend("video", "u4", skip_impression=True).rung == RUNG_POPULAR, "nothing is known of the user"
 
 
 def test_log_files_are_kept_per_process(mesh: UpProcess) -> None:
