@@ -44,7 +44,13 @@ async def _nats_answers(address: str) -> bool:
 
     try:
         client = await nats.connect(
-            f"nats://{address}", allow_reconnect=False, connect_timeout=int(CHECK_S), error_cb=ignore
+            f"nats://{address}",
+            allow_reconnect=False,
+            # The first connection, too, is tried again so often, with such pauses: 60 and 2 s unless said.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=int(CHECK_S),
+            error_cb=ignore,
         )
         await client.close()
     except (nats.errors.Error, OSError, TimeoutError):

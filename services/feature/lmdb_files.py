@@ -1,7 +1,8 @@
 """The files of an LMDB feature store: opened, and written anew without what was erased from them.
 
-LMDB writes changed pages elsewhere and keeps the old ones, with their bytes, until it needs the space. After an erasure
-the environment is therefore copied page by page that is in use, and the copy takes its place.
+LMDB writes changed pages elsewhere and keeps the old ones, with their bytes, until it needs the space; and within a
+page what was deleted stays in the gap that it leaves. After an erasure all records are therefore put into a new
+environment, one by one (LMDB's own compacting copy takes pages as they are), which takes the old one's place.
 """
 
 import os
@@ -58,11 +59,22 @@ class LmdbFiles:
         return erased or txn.get(_CLEARING, db=self.state) is not None
 
     def write_copy(self) -> None:
-        """Copy what is in use beside the file. Nothing may be written until `take_copy`; reading goes on."""
-        self._copy.mkdir(exist_ok=True)
-        self.env.copy(str(self._copy), compact=True)
-        with (self._copy / _DATA).open("rb") as file:
-            os.fsync(file.fileno())
+        """Put all records into a new environment beside the file. Nothing may be written until `take_copy`; reading
+        goes on."""
+        databases = {
+            b"attributes": self.attributes, b"activities": self.activities, b"items": self.items,
+            b"item_offsets": self.offsets, b"state": self.state,
+        }  # fmt: skip
+        shutil.rmtree(self._copy, ignore_errors=True)
+        copy = lmdb.open(str(self._copy), map_size=self._map_bytes, max_dbs=len(databases))
+        try:
+            for name, database in databases.items():
+                target = copy.open_db(name)
+                with self.env.begin() as txn, copy.begin(write=True) as copying:
+                    copying.cursor(target).putmulti(txn.cursor(database).iternext(), append=True)
+            copy.sync(True)
+        finally:
+            copy.close()
 
     def take_copy(self) -> None:
         """Put the copy in the file's place. Nothing may be read or written meanwhile; it takes milliseconds."""
