@@ -51,7 +51,7 @@ class TrainingSettings(Settings):
     """Items with at least this many training events get an id embedding."""
     validation_queries: int = Field(default=2000, ge=10)
     """Validation queries used for early stopping and calibration."""
-    evaluation_queries: int = Field(default=10_000, ge=10)
+    evaluation_queries: int = Field(default=4_000, ge=10)
     """Test queries, at most, on which a new bundle is measured; `recmesh evaluate` takes all unless told otherwise."""
     calibration_candidates: int = Field(default=500, ge=2)
     """Retrieved candidates per query to which probabilities are calibrated."""

@@ -118,12 +118,14 @@ def _quantise(bundle: UnsealedBundle) -> State:
     }
     if settings.reranker.enabled:
         sample = bundle.rerank_sample(adaptation.validation, _INT8_QUERIES)
-        fusion = fuse(sample.scorer_logits, bundle.rerank(sample), sample.labels, sample.known, sample.queries.users)
-        decisions["reranker"] = quantise_where_free(
-            bundle.model("reranker"),
-            settings.int8_largest_loss,
-            lambda model: sample.ndcg(fusion.apply(sample.scorer_logits, bundle.rerank(sample, model))),
-        )
+        exported, logits = bundle.model("reranker"), bundle.rerank(sample)
+        fusion = fuse(sample.scorer_logits, logits, sample.labels, sample.known, sample.queries.users)
+
+        def quality(model: Path) -> float:
+            judged = logits if model == exported else bundle.rerank(sample, model)
+            return sample.ndcg(fusion.apply(sample.scorer_logits, judged))
+
+        decisions["reranker"] = quantise_where_free(exported, settings.int8_largest_loss, quality)
     return decisions
 
 

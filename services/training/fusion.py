@@ -199,7 +199,7 @@ def _most_likely_weights(start: Tensor, told: Tensor, sample: _FusionSample) -> 
     # Warm weights, what cold items' differ by, and the weight of "cold".
     free = torch.cat([told, told, torch.ones(1)])
     found = torch.cat([start * told, torch.zeros(_TOLD + 1)]).requires_grad_()
-    optimiser = torch.optim.LBFGS([found], max_iter=60, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([found], max_iter=60, tolerance_change=1e-7, line_search_fn="strong_wolfe")
     parts, cold = sample.parts[..., :-1], sample.parts[..., -1]
     of_cold = parts[sample.allowed & (cold > 0)]
     spread = of_cold.var(dim=0) if len(of_cold) > 1 else torch.ones(_TOLD)

@@ -14,7 +14,7 @@ class RerankerSettings(Settings):
 
     enabled: bool = True
     """Train and export it. It needs a BERT-type base model."""
-    steps: int = Field(default=60, ge=1)
+    steps: int = Field(default=40, ge=1)
     """Optimiser steps."""
     batch_histories: int = Field(default=8, ge=1)
     """Histories per step."""

