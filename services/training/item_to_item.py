@@ -20,7 +20,7 @@ from services.training.baselines import (
     best_of,
     ease_weights,
     item_knn_weights,
-    mean_ndcg,
+    query_ndcg,
     weighted_sums,
 )
 from services.training.progress import Reporter
@@ -108,21 +108,31 @@ def choose_weights(
 ) -> dict[str, Chosen]:  # fmt: skip
     """The best weights by family, one choice after the other, since a fit may take half a minute: the value, on the
     first source; the source; how events wear off; how much an item's popularity, its events in train [N], takes from
-    its column."""
-    few_decays = sorted(set(settings.decays), reverse=True)[::2]
+    its column.
+
+    The value is the best. Of the others what is simplest, whole histories, events that do not wear off and columns as
+    they are, gives way only to what is better by more than the standard error of the difference over users (the
+    one-standard-error rule of Breiman, Friedman, Olshen and Stone, 1984): of many trials one is best by chance, and
+    what comes by chance on validation is lost later.
+    """
+    decays = sorted(set(settings.decays), reverse=True)
+    few_decays = decays[::2]
     half_lives = (None, *settings.half_lives_hours)
-    per_family = 1 + len(settings.decays) * len(half_lives)
+    per_family = 1 + len(decays) * len(half_lives)
     trials = sum(each.fit_count * len(few_decays) + len(each.popularity_exponents) for each in families.values())
 
     with reporter.track("Item-to-item weights", trials + per_family * len(families)) as advance:
 
-        def score(method: DecayedSum) -> float:
-            value = mean_ndcg(method, validation)
-            advance(f"ndcg@10 {value:.3f}")
-            return value
+        def gains(method: DecayedSum) -> FloatArray:
+            values = query_ndcg(method, validation)
+            advance(f"ndcg@10 {values.mean() if len(values) else 0.0:.3f}")
+            return values
 
         def best(trials: Iterable[tuple[Setting, DecayedSum]]) -> Tuned[DecayedSum]:
-            return best_of(trials, score)
+            return best_of(trials, lambda method: float(gains(method).mean()) if len(validation) else 0.0)
+
+        def simplest(trials: Iterator[tuple[Setting, DecayedSum]]) -> tuple[Setting, DecayedSum]:
+            return simplest_of(trials, gains, validation.users)
 
         def fitted(family: Family, source: csr_matrix | FloatArray, value: float | None) -> Iterator[DecayedSum]:
             weights = family.fit(source, value)
@@ -139,19 +149,36 @@ def choose_weights(
                 for number, source in enumerate(others, start=1)
                 for each in fitted(family, source, value)
             )
-            of_sources = best(chain([({"source": 0}, of_first.method)], of_others))
-            found = of_sources.method
-            found = best(
-                ({}, replace(found, recency=Recency(decay, hours))) for decay in settings.decays for hours in half_lives
-            ).method
-            last = best(
-                ({"exponent": exponent}, replace(found, weights=less_popular(found.weights, counts, exponent)))
-                for exponent in family.popularity_exponents
+            source, of_source = simplest(chain([({"source": 0}, of_first.method)], of_others))
+            _, worn = simplest(
+                ({}, replace(of_source, recency=Recency(decay, hours))) for hours in half_lives for decay in decays
             )
-            source, exponent = of_sources.setting["source"], last.setting["exponent"]
-            return Chosen(last.method, int(source or 0), float(value or 0.0), float(exponent or 0.0))
+            exponent, last = simplest(
+                ({"exponent": exponent}, replace(worn, weights=less_popular(worn.weights, counts, exponent)))
+                for exponent in sorted(family.popularity_exponents)
+            )
+            return Chosen(last, int(source["source"] or 0), float(value or 0.0), float(exponent["exponent"] or 0.0))
 
         return {name: tuned(family) for name, family in families.items()}
+
+
+def simplest_of(
+    trials: Iterable[tuple[Setting, DecayedSum]], gains: Callable[[DecayedSum], FloatArray], users: IntArray
+) -> tuple[Setting, DecayedSum]:
+    """The first trial, unless the best is better by more than the standard error of the mean difference: gains [Q] by
+    query, users [Q], whose queries stand or fall together. ValueError when there is no trial."""
+    first: FloatArray | None = None
+    for trial in trials:
+        values = gains(trial[1])
+        if first is None:
+            first = best = values
+            simplest = chosen = trial
+        elif values.sum() > best.sum():
+            best, chosen = values, trial
+    if first is None:
+        raise ValueError("no trial to choose from")
+    by_user = np.bincount(users, weights=(best - first).astype(np.float64)) if len(users) else np.zeros(1)
+    return chosen if by_user.sum() > np.sqrt((by_user**2).sum()) else simplest
 
 
 def less_popular(weights: csr_matrix | DenseRows, counts: IntArray, exponent: float) -> csr_matrix | DenseRows:

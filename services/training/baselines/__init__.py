@@ -25,7 +25,7 @@ from services.training.baselines.methods import (
     history_matrix,
     weighted_sums,
 )
-from services.training.baselines.tuning import TRIALS, Setting, Tuned, best_of, mean_ndcg, tune
+from services.training.baselines.tuning import TRIALS, Setting, Tuned, best_of, mean_ndcg, query_ndcg, tune
 
 __all__ = [
     "BASELINES",
@@ -50,6 +50,7 @@ __all__ = [
     "history_matrix",
     "item_knn_weights",
     "mean_ndcg",
+    "query_ndcg",
     "train_matrix",
     "tune",
     "user_item_mean",

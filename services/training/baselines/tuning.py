@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from services.training.baselines.methods import Method
 from services.training.metrics import ndcg_at_10
 from services.training.split import Queries
 
+FloatArray = npt.NDArray[np.float32]
 TRIALS = 16
 """Settings that each tuned baseline tries on validation."""
 
@@ -30,10 +32,15 @@ class Tuned(Generic[M_co]):
     trials: int  # how many settings were tried
 
 
+def query_ndcg(method: Method, queries: Queries) -> FloatArray:
+    """NDCG@10 of each query [Q]."""
+    gains = [ndcg_at_10(method.scores(batch), batch.targets, batch.unseen()) for batch in queries.batches(_BATCH)]
+    return np.concatenate([np.zeros(0, np.float32), *gains]).astype(np.float32)
+
+
 def mean_ndcg(method: Method, queries: Queries) -> float:
     """NDCG@10 over the queries; 0 when there are none."""
-    gains = [ndcg_at_10(method.scores(batch), batch.targets, batch.unseen()) for batch in queries.batches(_BATCH)]
-    return float(np.concatenate(gains).mean()) if gains else 0.0
+    return float(query_ndcg(method, queries).mean()) if len(queries) else 0.0
 
 
 def best_of(trials: Iterable[tuple[Setting, M]], score: Callable[[M], float]) -> Tuned[M]:

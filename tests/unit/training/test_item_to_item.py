@@ -1,16 +1,21 @@
 """The choice of item-to-item weights: what is best on validation, and popularity held back by its plain definition."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rich.console import Console
 from scipy.sparse import csr_matrix
 
+from services.model.collaborative import Recency
 from services.training.baselines import DenseRows, ease_weights
 from services.training.item_to_item import (
+    DecayedSum,
     choose_weights,
     families_of_events,
     families_of_texts,
     less_popular,
+    simplest_of,
 )
 from services.training.progress import Reporter
 from services.training.settings.collaborative import CollaborativeSettings
@@ -18,6 +23,8 @@ from services.training.split import Interactions, Queries
 
 ITEMS = 12
 TRAIN = csr_matrix((np.random.default_rng(0).random((60, ITEMS)) < 0.3).astype(np.float32))
+
+SUM = DecayedSum("0", csr_matrix((ITEMS, ITEMS), dtype=np.float32), Recency(1.0), 10)
 
 
 def dense(weights: csr_matrix | DenseRows) -> np.ndarray:
@@ -70,3 +77,22 @@ def test_sources_and_values_are_chosen_by_validation() -> None:
             assert weights[item].argmax() == item + 1, name
         assert chosen[name].source == 1
     assert chosen["cf"].sums.history_events == settings.history_events
+
+
+@pytest.mark.parametrize(("gain", "chosen"), [(0.05, 0), (0.5, 1)])
+def test_what_is_simplest_gives_way_only_to_more_than_chance(gain: float, chosen: int) -> None:
+    """Forty users with five queries each, which gain or lose together."""
+    users = np.repeat(np.arange(40), 5)
+    luck = np.repeat(np.random.default_rng(0).choice([-1.0, 1.0], 40), 5)
+    luck -= luck.mean()
+    values = [np.zeros(200, np.float32), (luck + gain).astype(np.float32), (luck + gain / 2).astype(np.float32)]
+    sums = [replace(SUM, name=str(number)) for number in range(3)]
+    found = simplest_of((({}, each) for each in sums), lambda method: values[int(method.name)], users)
+    assert found[1].name == str(chosen)
+
+
+def test_of_equal_trials_the_first_is_chosen_and_of_none_nothing() -> None:
+    found = simplest_of([({"source": 0}, SUM), ({"source": 1}, SUM)], lambda _: np.ones(3, np.float32), np.arange(3))
+    assert found[0] == {"source": 0}
+    with pytest.raises(ValueError, match="no trial"):
+        simplest_of([], lambda _: np.ones(3, np.float32), np.arange(3))
