@@ -87,6 +87,8 @@ class ItemWeightsFit(Settings):
     """cf: λ; knn: the shrinkage."""
     popularity_exponent: float
     """What an item gets is divided by its users in train to the power of this."""
+    dropout: float = 0.0
+    """cf: the share of events that it learned to make good."""
     window_events: int | None = None
     """Items go together within windows of so many events; none: within whole histories."""
     session_gap_hours: float | None = None

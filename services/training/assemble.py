@@ -127,7 +127,12 @@ def _learning_info(adaptation: Adaptation) -> LearningInfo:
         reference_end_ms=split.test_time_ms,
         reference_share=reference_share(len(queries)),
         item_weights={
-            name: ItemWeightsFit(value=fit.value, popularity_exponent=fit.popularity_exponent, **asdict(fit.cut))
+            name: ItemWeightsFit(
+                value=fit.value,
+                popularity_exponent=fit.popularity_exponent,
+                dropout=fit.dropout,
+                **asdict(fit.cut),
+            )
             for name, fit in fits.items()
         },
     )

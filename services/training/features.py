@@ -23,13 +23,14 @@ from services.model.collaborative import (
     newness,
 )
 from services.runtime.scenario import TasksSettings
-from services.training.baselines import DenseRows, ease_weights, item_knn_weights, train_matrix
+from services.training.baselines import DenseRows, train_matrix
 from services.training.checkpoints import State
 from services.training.dataset import Dataset
 from services.training.item_to_item import (
     Chosen,
     choose_weights,
     decayed_history,
+    event_weights,
     families_of_events,
     families_of_texts,
     less_popular,
@@ -51,6 +52,7 @@ class Fit:
     cut: Cut
     value: float
     popularity_exponent: float
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,10 @@ def fit_event_tables(
     families = families_of_events(list(sessions.values()), settings)
     chosen = choose_weights(families, _user_counts(dataset, tasks), validation, settings, reporter)
     cuts = list(sessions)
-    fits = {name: Fit(cuts[each.source], each.value, each.popularity_exponent) for name, each in chosen.items()}
+    fits = {
+        name: Fit(cuts[each.source], each.value, each.popularity_exponent, each.dropout)
+        for name, each in chosen.items()
+    }
     return {name: replace(table, fit=fits[name]) for name, table in _tables(chosen, settings).items()}
 
 
@@ -129,7 +134,7 @@ def refit_event_table(
 ) -> HistoryTable:
     """The table of feature `name` ("cf" or "knn") on train of `dataset`, as it was fitted before, nothing chosen."""
     sessions = session_matrix(dataset.interactions, dataset.split, tasks, fit.cut)
-    fitted = ease_weights(sessions, fit.value) if name == "cf" else item_knn_weights(sessions, fit.value)
+    fitted = event_weights(name)(sessions, fit.value, fit.dropout)
     weights = less_popular(fitted, _user_counts(dataset, tasks), fit.popularity_exponent)
     return HistoryTable(truncate_weights(weights, weights_per_item), recency, fit)
 

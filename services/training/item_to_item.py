@@ -65,15 +65,17 @@ class DecayedSum:
 class Family:
     """Weights that can be fitted on any of several sources with any of several values."""
 
-    fit: Callable[[Any, Any], csr_matrix | DenseRows]
-    """Of a source and a value."""
+    fit: Callable[[Any, Any, float], csr_matrix | DenseRows]
+    """Of a source, a value and a dropout."""
     sources: Sequence[csr_matrix | FloatArray]
     values: Sequence[float]
     popularity_exponents: Sequence[float] = (0.0,)
+    dropouts: Sequence[float] = (0.0,)
+    """The first is that of all trials until the last."""
 
     @property
     def fit_count(self) -> int:
-        """How often weights are fitted."""
+        """How often weights are fitted with the first dropout."""
         return len(self.values) + len(self.sources) - 1
 
 
@@ -86,20 +88,32 @@ class Chosen:
     """Place in the family's sources."""
     value: float
     popularity_exponent: float
+    dropout: float
 
 
 def families_of_events(sessions: Sequence[csr_matrix], settings: CollaborativeSettings) -> dict[str, Family]:
     """What people had tells these: sessions [S, N] each, whole histories first."""
     exponents = settings.popularity_exponents
     return {
-        "cf": Family(ease_weights, sessions, settings.regularisation, exponents),
-        "knn": Family(item_knn_weights, sessions, settings.shrinkage, exponents),
+        "cf": Family(event_weights("cf"), sessions, settings.regularisation, exponents, settings.dropouts),
+        "knn": Family(event_weights("knn"), sessions, settings.shrinkage, exponents),
     }
 
 
 def families_of_texts(vectors: Sequence[FloatArray], settings: CollaborativeSettings) -> dict[str, Family]:
     """What texts tell these: vectors [N, D] each, unit length."""
-    return {"text": Family(text_weights, vectors, (settings.neighbours,))}
+    return {
+        "text": Family(
+            lambda vectors, neighbours, _: text_weights(vectors, neighbours), vectors, (settings.neighbours,)
+        )
+    }
+
+
+def event_weights(name: str) -> Callable[[csr_matrix, float, float], csr_matrix | DenseRows]:
+    """What fits the feature's weights to sessions [S, N], by a value and a dropout."""
+    if name == "cf":
+        return lambda sessions, value, dropout: ease_weights(sessions, value, dropout=dropout)
+    return lambda sessions, value, _: item_knn_weights(sessions, value)
 
 
 def choose_weights(
@@ -107,19 +121,22 @@ def choose_weights(
     reporter: Reporter,
 ) -> dict[str, Chosen]:  # fmt: skip
     """The best weights by family, one choice after the other, since a fit may take half a minute: the value, on the
-    first source; the source; how events wear off; how much an item's popularity, its events in train [N], takes from
-    its column.
+    first source; the source; how events wear off; the dropout; and how much an item's popularity, its events in train
+    [N], takes from its column.
 
-    The value is the best. Of the others what is simplest, whole histories, events that do not wear off and columns as
-    they are, gives way only to what is better by more than the standard error of the difference over users (the
-    one-standard-error rule of Breiman, Friedman, Olshen and Stone, 1984): of many trials one is best by chance, and
-    what comes by chance on validation is lost later.
+    Of sources and of how events wear off what is simplest, whole histories whose events do not, gives way only to what
+    is better by more than the standard error of the difference over users (the one-standard-error rule of Breiman,
+    Friedman, Olshen and Stone, 1984): of many trials one is best by chance, and what comes by chance on validation is
+    lost later. Of the others, which shrink more or less, the best is taken.
     """
     decays = sorted(set(settings.decays), reverse=True)
     few_decays = decays[::2]
     half_lives = (None, *settings.half_lives_hours)
     per_family = 1 + len(decays) * len(half_lives)
-    trials = sum(each.fit_count * len(few_decays) + len(each.popularity_exponents) for each in families.values())
+    trials = sum(
+        each.fit_count * len(few_decays) + len(each.popularity_exponents) * len(each.dropouts)
+        for each in families.values()
+    )
 
     with reporter.track("Item-to-item weights", trials + per_family * len(families)) as advance:
 
@@ -135,7 +152,7 @@ def choose_weights(
             return simplest_of(trials, gains, validation.users)
 
         def fitted(family: Family, source: csr_matrix | FloatArray, value: float | None) -> Iterator[DecayedSum]:
-            weights = family.fit(source, value)
+            weights = family.fit(source, value, family.dropouts[0])
             return (DecayedSum("weights", weights, Recency(decay), settings.history_events) for decay in few_decays)
 
         def tuned(family: Family) -> Chosen:
@@ -153,11 +170,24 @@ def choose_weights(
             _, worn = simplest(
                 ({}, replace(of_source, recency=Recency(decay, hours))) for hours in half_lives for decay in decays
             )
-            exponent, last = simplest(
-                ({"exponent": exponent}, replace(worn, weights=less_popular(worn.weights, counts, exponent)))
-                for exponent in sorted(family.popularity_exponents)
+            chosen_source = family.sources[int(source["source"] or 0)]
+
+            def shrunk() -> Iterator[tuple[Setting, DecayedSum]]:
+                for dropout in family.dropouts:
+                    again = dropout != family.dropouts[0]
+                    weights = family.fit(chosen_source, value, dropout) if again else worn.weights
+                    for exponent in family.popularity_exponents:
+                        held_back = replace(worn, weights=less_popular(weights, counts, exponent))
+                        yield {"dropout": dropout, "exponent": exponent}, held_back
+
+            last = best(shrunk())
+            return Chosen(
+                last.method,
+                int(source["source"] or 0),
+                float(value or 0.0),
+                float(last.setting["exponent"] or 0.0),
+                float(last.setting["dropout"] or 0.0),
             )
-            return Chosen(last, int(source["source"] or 0), float(value or 0.0), float(exponent["exponent"] or 0.0))
 
         return {name: tuned(family) for name, family in families.items()}
 

@@ -68,11 +68,11 @@ STEPS = (
     "distillation",
 )
 """The names of the steps that learn."""
-_VERSIONS = {"collaborative": 5, "scorer": 7}
+_VERSIONS = {"collaborative": 5, "scorer": 8}
 """By section of the settings, how often what its step does with them has changed: a kept result of another version is
 not used."""
-_ITEM_TO_ITEM_VERSION = 2
-_FEATURES_VERSION = 2
+_ITEM_TO_ITEM_VERSION = 3
+_FEATURES_VERSION = 3
 _SCORER_SECTIONS = ("item_adaptation", "user_tower", "collaborative", "scorer")
 _RERANKER_POSITIONS = 4_000
 

@@ -42,16 +42,20 @@ def item_knn_weights(train: csr_matrix, shrinkage: float) -> csr_matrix:
     return csr_matrix((data, (together.row, together.col)), shape=together.shape, dtype=np.float32)
 
 
-def ease_weights(train: csr_matrix, regularisation: float, max_items: int = MAX_DENSE_ITEMS) -> DenseRows:
+def ease_weights(
+    train: csr_matrix, regularisation: float, max_items: int = MAX_DENSE_ITEMS, dropout: float = 0.0
+) -> DenseRows:
     """EASE in closed form: P = (XᵀX + λI)⁻¹, B_ij = -P_ij / P_jj, 0 on the diagonal (Steck, 2019).
 
-    train [U, N]. Items without events, and those beyond the `max_items` most popular, have no weights.
+    With a share of `dropout`, below 1, the weights of one that learns to make good what was dropped from its input
+    (EDLAE; Steck, 2020): to each λ comes dropout / (1 − dropout) of the item's events. train [U, N]. Items without
+    events, and those beyond the `max_items` most popular, have no weights.
     """
     counts = np.asarray(train.sum(axis=0)).ravel()
     kept = np.sort(np.argsort(-counts, kind="stable")[:max_items])
     kept = kept[counts[kept] > 0]
     gram = (train[:, kept].T @ train[:, kept]).toarray()
-    gram[np.diag_indices_from(gram)] += regularisation
+    gram[np.diag_indices_from(gram)] += regularisation + dropout / (1.0 - dropout) * np.diag(gram)
     factor, lower = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
     inverse, _ = lapack.get_lapack_funcs("potri", (factor,))(factor, lower=lower, overwrite_c=True)
     # potri fills one triangle only.

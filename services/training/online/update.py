@@ -188,7 +188,7 @@ class Update:
                 histories[name] = HistoryTable(weights, own.recency)
                 continue
             cut = Cut(kept.window_events, kept.session_gap_hours, kept.row_exponent)
-            fit = Fit(cut, kept.value, kept.popularity_exponent)
+            fit = Fit(cut, kept.value, kept.popularity_exponent, kept.dropout)
             histories[name] = refit_event_table(
                 name, fit, own.recency, self.window.learned, self._tasks, chosen.weights_per_item
             )

@@ -22,6 +22,8 @@ class CollaborativeSettings(Settings):
     everything says little of what goes with what (as in Adamic and Adar, 2003)."""
     regularisation: list[Annotated[float, Field(gt=0)]] = Field(default=[30.0, 100.0, 500.0, 2000.0], min_length=1)
     """cf (EASE): values of λ."""
+    dropouts: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[0.0, 0.33, 0.6], min_length=1)
+    """cf: the shares of events that it learns to make good (EDLAE; Steck, 2020)."""
     shrinkage: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0, 10.0], min_length=1)
     """knn (cosine of co-occurrence): values added to the denominator."""
     decays: list[Annotated[float, Field(gt=0, le=1)]] = Field(default=[0.7, 0.8, 0.9, 0.95, 0.98, 1.0], min_length=1)

@@ -42,6 +42,17 @@ def test_ease_is_the_closed_form():
     assert ease_weights(RANDOM, 3.0).values == pytest.approx(expected, abs=1e-5)
 
 
+def test_dropout_is_learned_by_each_item_from_all_others_with_a_penalty_that_grows_with_their_events():
+    dense = RANDOM.toarray().astype(np.float64)
+    gram, counts = dense.T @ dense, dense.sum(axis=0)
+    weights = ease_weights(RANDOM, 3.0, dropout=0.6).values
+    for item in range(9):
+        others = np.arange(9) != item
+        penalty = np.diag(3.0 + 0.6 / 0.4 * counts[others])
+        expected = np.linalg.solve(gram[np.ix_(others, others)] + penalty, gram[others, item])
+        assert weights[others, item] == pytest.approx(expected, abs=1e-5)
+
+
 def test_ease_leaves_out_items_without_events_and_beyond_the_limit():
     train = csr_matrix(np.hstack([RANDOM.toarray(), np.zeros((40, 1), np.float32)]))
     weights = ease_weights(train, 3.0, max_items=4)
