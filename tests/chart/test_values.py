@@ -56,16 +56,14 @@ WRONG: list[tuple[str, str]] = [
     (f"{VIDEO}.pool.resources.limits.memory=lots", "pool/resources/limits/memory': 'lots' does not match pattern"),
     (f"{VIDEO}.canary.version=v2,{VIDEO}.canary.percent=100", "canary/percent': exclusiveMaximum: got 100, want 100"),
     (f"{VIDEO}.canary.version=v1", "scenarios.video.kubernetes.canary.version: is the current version"),
+    (f"{VIDEO}.mirror.version=v2,{VIDEO}.mirror.percent=0", "mirror/percent': exclusiveMinimum: got 0, want 0"),
+    (f"{VIDEO}.mirror.version=v1", "scenarios.video.kubernetes.mirror.version: is the current version"),
     (
         f"{VIDEO}.pool.autoscaling.enabled=true,{VIDEO}.pool.autoscaling.kind=keda",
         "scenarios.video.kubernetes.pool.autoscaling.prometheus: KEDA needs the address of Prometheus",
     ),
     (f"{VIDEO}.training.run=now", "scenarios.video.kubernetes.training.claim: name the volume claim"),
     (f"{VIDEO}.update.schedule=hourly", "at '/scenarios/video/kubernetes/update/schedule': 'hourly' does not match"),
-    (
-        f"tls.enabled=true,{VIDEO}.update.schedule=@hourly,{VIDEO}.update.claim=c",
-        "scenarios.video.kubernetes.update: `recmesh update` speaks plaintext",
-    ),
     ("scenarios.video.ranking.deadline_ms=3", "at '/scenarios/video/ranking/deadline_ms': minimum: got 3, want 20"),
     ("scenarios.video.rankin.deadline_ms=30", "at '/scenarios/video': additional properties 'rankin' not allowed"),
     ("scenarios.video.triton.scorer.instances=0", "triton/scorer/instances': minimum: got 0, want 1"),
