@@ -1,6 +1,5 @@
 """No test asserts wall-clock time: hypothesis' deadline per example is off, or a busy machine would fail tests.
-Processes
-that run tests side by side (pytest -n) choose ports from ranges of their own.
+Processes that run tests side by side (pytest -n) choose ports from ranges of their own.
 """
 
 import os
