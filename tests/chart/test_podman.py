@@ -62,7 +62,10 @@ def playable(document: Document, folder: Path, source: Path) -> Document:
         ]
         if containers:
             pod[kind] = containers
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": pod}
+    # Else podman 4.3 removes an init container when it ends, and fails where it does not see the end at once.
+    annotations = {"io.podman.annotations.init.container.type": "always"}
+    metadata = {"name": name, "labels": {"app": name}, "annotations": annotations}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
 
 
 def _volume(volume: dict[str, Any], folder: Path, source: Path) -> dict[str, Any]:

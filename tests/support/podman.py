@@ -1,5 +1,6 @@
 """podman, where it can run containers: as root, also inside of a container or a small virtual machine."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -58,7 +59,13 @@ class Podman:
         """`podman kube play`; returns the file, for `down`."""
         file = self._folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump_all(documents))
-        self("kube", "play", file)
+        try:
+            self("kube", "play", file)
+        except PodmanError:
+            # What was made before it failed.
+            with contextlib.suppress(PodmanError):
+                self.down(file)
+            raise
         return file
 
     def down(self, file: Path) -> None:
