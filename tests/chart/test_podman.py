@@ -31,8 +31,8 @@ from tests.support.tiny_bundle import make_tiny_bundle, tiny_item_fields
 from tests.support.triton_process import needs_triton
 from tests.support.waiting import wait_for
 
-# Building and copying images takes its time, and podman copies one whole for each container here.
-pytestmark = [needs_helm, needs_triton, pytest.mark.timeout(900)]
+# podman copies the whole image for each container.
+pytestmark = [needs_helm, needs_triton, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 VERSION = "20260101-000000-tiny"
 IMAGE = f"localhost/recmesh/services:{tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']}"
