@@ -108,8 +108,10 @@ async def candidates_of(server, calls):
 )
 async def test_failures_have_a_kind_and_are_counted(server, calls, answer, kind):
     server.answer = answer
+    # A busy machine must not make the others late.
+    limit_s = 0.2 if answer == 30.0 else 20.0
     with pytest.raises(DependencyError) as caught:
-        await calls.get_user("anna", 10, 0.2)
+        await calls.get_user("anna", 10, limit_s)
     assert caught.value.kind == kind
     assert [(hop.name, hop.response_bytes) for hop in calls.hops] == [("feature.GetUserFeatures", 0)]
 
