@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 STATE ?= .recmesh
 # make run ONCE=1: do everything once and exit.
 ONCE ?=
+# Much of the tests' time is waiting for processes. Files stay whole: their tests share servers.
+TESTERS ?= 2
+SIDE_BY_SIDE := $(if $(filter-out 1,$(TESTERS)),-n $(TESTERS) --dist loadfile)
 PROTOS := $(shell find protos -name '*.proto')
 
 .DEFAULT_GOAL := help
@@ -47,14 +50,14 @@ sequential: .venv-sequential/.installed ## Make the environment of the sequentia
 run: setup ## Real data, an adapted model, all services up, a recommendation, a click, the next recommendation. ONCE=1 exits.
 	$(BIN)/recmesh run --state $(STATE) $(if $(ONCE),--once)
 
-test: setup lint ## Lint and the tests that take less than 15 minutes on two cores.
-	$(BIN)/python -m pytest
+test: setup lint ## Lint and the tests that take less than 15 minutes on two cores. TESTERS=1: one after the other.
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-all: setup lint ## All tests, slow ones included.
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m ''
 
 chart: setup ## Check the chart: lint, wrong values, rendered objects, and the real helm against a double of the API.
-	$(BIN)/python -m pytest tests/chart
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/chart
 
 images: ## Build the image of the online services with buildah, where it can; prints the reason where it cannot.
 	bash deploy/docker/build.sh services

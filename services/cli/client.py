@@ -8,6 +8,8 @@ from typing import Any
 import grpc
 
 from services.cli.state import StateFolder, read_up_info
+from services.runtime.certificates import read_certificate
+from services.runtime.config import TlsSettings
 from services.runtime.errors import RecmeshError, SetupError
 
 CALL_S = 10.0
@@ -32,9 +34,14 @@ def check_loopback(address: str, command: str) -> None:
 
 
 @contextmanager
-def open_stub(make_stub: Any, address: str) -> Iterator[Any]:
-    """A stub at `address`. CallError in place of gRPC's error when a call on it fails."""
-    with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]) as channel:
+def open_stub(make_stub: Any, address: str, tls: TlsSettings | None = None) -> Iterator[Any]:
+    """A stub at `address`, over mutual TLS where given. CallError in place of gRPC's error when a call on it fails."""
+    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+    if tls is None:
+        opened = grpc.insecure_channel(address, options=options)
+    else:
+        opened = grpc.secure_channel(address, read_certificate(tls).channel_credentials(), options=options)
+    with opened as channel:
         try:
             yield make_stub(channel)
         except grpc.RpcError as error:

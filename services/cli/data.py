@@ -135,9 +135,9 @@ def append_(
 
     named = named_scenario(scenario, scenario_file)
     folder = tables_folder(state, scenario)
-    addresses = (find_address(service, state, None) for service in ("feedback", "feature"))
+    feedback, feature = (find_address(service, state, None) for service in ("feedback", "feature"))
     pseudonyms = read_pseudonyms(StateFolder(state), scenario)
-    appended = append(read_tables(folder, named.head), read_news(scenario, *addresses), pseudonyms)
+    appended = append(read_tables(folder, named.head), read_news(scenario, feedback, feature), pseudonyms)
     write_tables(folder, appended.tables)
     console.print(
         f"{folder}: {appended.new_events:,} events, {appended.new_items:,} items and {appended.new_users:,} users "

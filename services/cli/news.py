@@ -12,6 +12,7 @@ from recmesh.feedback.v1 import feedback_service_pb2 as pb
 from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from recmesh.type.v1 import item_pb2
 from services.cli.client import open_stub
+from services.runtime.config import TlsSettings
 from services.runtime.scenario import EVENT_NAMES
 from services.training.online.append import News
 from services.training.online.impressions import Examples
@@ -21,14 +22,14 @@ READ_S = 600.0
 """Most seconds that reading the whole log may take."""
 
 
-def read_news(scenario: str, feedback_address: str, feature_address: str) -> News:
+def read_news(scenario: str, feedback_address: str, feature_address: str, tls: TlsSettings | None = None) -> News:
     """Everything in the log and in the catalogue, as it is now. CallError when a service cannot be asked.
 
     The log is read from its beginning each time: no copy of it is kept that an erasure would have to find.
     """
-    with open_stub(FeedbackServiceStub, feedback_address) as stub:
+    with open_stub(FeedbackServiceStub, feedback_address, tls) as stub:
         records = [record for record in _tail_events(stub, scenario) if record.HasField("feedback")]
-    with open_stub(FeatureServiceStub, feature_address) as stub:
+    with open_stub(FeatureServiceStub, feature_address, tls) as stub:
         # The newest state of an item is the last that the stream tells.
         items = {item.item_id: _item(item) for item in _tail_items(stub, scenario)}
     return News(
@@ -38,11 +39,17 @@ def read_news(scenario: str, feedback_address: str, feature_address: str) -> New
     )
 
 
-def read_examples(scenario: str, feedback_address: str, start_ms: int, model_version: str | None = None) -> Examples:
+def read_examples(
+    scenario: str,
+    feedback_address: str,
+    start_ms: int,
+    model_version: str | None = None,
+    tls: TlsSettings | None = None,
+) -> Examples:
     """Impressions served from `start_ms` on, with their labels; those of one version where it is named. CallError when
     feedback cannot be asked."""
     request = pb.ExportExamplesRequest(scenario=scenario, start_time_ms=max(start_ms, 0))
-    with open_stub(FeedbackServiceStub, feedback_address) as stub:
+    with open_stub(FeedbackServiceStub, feedback_address, tls) as stub:
         answers = list(stub.ExportExamples(request, timeout=READ_S))
 
     def texts(column: str) -> list[str]:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from services.runtime.config import Settings, parse_settings
+from services.runtime.config import Settings, TlsSettings, parse_settings
 from services.runtime.errors import SetupError
 
 DEFAULT_STATE = Path(".recmesh")
@@ -91,6 +91,8 @@ class UpInfo(Settings):
     """Scenario → the bundle that was current at the start."""
     processes: dict[str, ProcessInfo]
     """Everything it runs, by name."""
+    tls: TlsSettings | None = None
+    """How `recmesh update` calls the processes where they ask for certificates, as on Kubernetes; none: plaintext."""
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -10,11 +10,10 @@ import typer
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from services.cli.client import find_address
 from services.cli.options import DEFAULT_STATE, StateOption
 from services.cli.privacy.keys import read_pseudonyms
 from services.cli.scenarios import named_scenario
-from services.cli.state import StateFolder
+from services.cli.state import StateFolder, read_up_info
 from services.runtime.bundle import Bundle, open_bundle, open_current_bundle, set_current_version, set_variants
 from services.runtime.errors import RecmeshError, SetupError
 from services.runtime.scenario import Scenario
@@ -181,9 +180,10 @@ def _source(
     if folders.addresses.is_file():
         from services.cli.news import read_examples, read_news
 
-        feedback = find_address("feedback", folders.root, None)
-        news = read_news(name, feedback, find_address("feature", folders.root, None))
-        examples = read_examples(name, feedback, bundle.manifest.split["valid_time_ms"])
+        running = read_up_info(folders)
+        feedback, feature = (running.processes[service].address for service in ("feedback", "feature"))
+        news = read_news(name, feedback, feature, running.tls)
+        examples = read_examples(name, feedback, bundle.manifest.split["valid_time_ms"], tls=running.tls)
     else:
         reporter.say("nothing runs on this state folder: the tables alone tell what is new")
     appended = append(tables, news, read_pseudonyms(folders, name))

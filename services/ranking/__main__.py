@@ -33,11 +33,13 @@ async def main() -> None:
         tenants[name] = tenant = open_tenant(
             scenario, stubs, config.spool, config.experiments, metrics, pseudonyms[name]
         )
-        calls = GrpcCalls(stubs, metrics)
+        calls = GrpcCalls(stubs, metrics.hops)
         server.run_in_background(f"refresh {name}", partial(refresh_forever, tenant.pipeline.ladder, calls))
         server.run_in_background(f"spool of {name}", partial(tenant.spool.drain, stubs.record_impressions))
         if config.experiments is not None:
             server.run_in_background(f"experiment of {name}", tenant.follower.run)
+            server.run_in_background(f"mirror's file of {name}", tenant.mirror_follower.run)
+        server.run_in_background(f"mirror of {name}", tenant.mirror.run)
         server.on_stop(tenant.spool.close)
     probes = {name: partial(is_serving, channel) for name, channel in channels.items()}
     pool_probes = {name: tenant.pipeline.ladder.knows_model for name, tenant in tenants.items()}

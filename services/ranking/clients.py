@@ -28,7 +28,7 @@ from services.ranking.dependencies import (
     User,
     UserVector,
 )
-from services.ranking.metrics import RankingMetrics
+from services.ranking.hop_metrics import HopMetrics
 from services.runtime.channels import call_options
 from services.runtime.errors import DeadlineError, InvalidFieldError, NotReadyError
 
@@ -83,7 +83,7 @@ class Stubs:
 class GrpcCalls:
     """dependencies.Calls over gRPC."""
 
-    def __init__(self, stubs: Stubs, metrics: RankingMetrics, include_hops: bool = False) -> None:
+    def __init__(self, stubs: Stubs, metrics: HopMetrics, include_hops: bool = False) -> None:
         self._stubs = stubs
         self._metrics = metrics
         self._include_hops = include_hops
@@ -110,11 +110,11 @@ class GrpcCalls:
             raise self._failure(name, "garbage", str(error)) from None
         except asyncio.CancelledError:
             # Given up by the ladder when its time was up, or with the whole request.
-            self._metrics.hop_failures.labels(self._stubs.scenario, name, "too_slow").inc()
+            self._metrics.failures.labels(self._stubs.scenario, name, "too_slow").inc()
             raise
         finally:
             seconds = time.perf_counter() - started
-            self._metrics.hop_seconds.labels(self._stubs.scenario, name).observe(seconds)
+            self._metrics.seconds.labels(self._stubs.scenario, name).observe(seconds)
             if self._include_hops:
                 response_bytes = response.ByteSize() if response is not None else 0
                 self.hops.append(Hop(name, int(seconds * 1e6), request.ByteSize(), response_bytes))
@@ -134,7 +134,7 @@ class GrpcCalls:
         return answer
 
     def _failure(self, name: str, kind: str, problem: str) -> DependencyError:
-        self._metrics.hop_failures.labels(self._stubs.scenario, name, kind).inc()
+        self._metrics.failures.labels(self._stubs.scenario, name, kind).inc()
         return DependencyError(name, kind, problem)
 
     async def get_user(self, user_id: str, history_count: int, limit_s: float) -> User:

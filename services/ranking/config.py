@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from services.ranking.mirror_settings import MirrorSettings
 from services.runtime.config import ClientSettings, ServerSettings, Settings
 from services.runtime.errors import SetupError
 from services.runtime.pseudonym import PrivacySettings
@@ -33,8 +34,8 @@ class RankingConfig(Settings):
     """Pseudonyms of users."""
     experiments: Path | None = None
     """Folder with <scenario>.yaml for each scenario whose experiment changes while this process runs, an
-    ExperimentSettings document that goes before the scenario file's `ranking.experiment`; none: the scenario file alone
-    says."""
+    ExperimentSettings document that goes before the scenario file's `ranking.experiment`; likewise
+    <scenario>.mirror.yaml, a MirrorSettings document, before `ranking.mirror`. None: the scenario file alone says."""
 
 
 class DiversitySettings(Settings):
@@ -223,6 +224,8 @@ class RankingSettings(Settings):
     """Chance in the answer."""
     experiment: ExperimentSettings | None = None
     """Users dealt to variants of all this; none: everyone gets the same."""
+    mirror: MirrorSettings | None = None
+    """Requests ranked by another model version as well, to measure it; none: no such requests."""
     items: ItemCacheSettings = ItemCacheSettings()
     """Catalogue entries kept in memory."""
     spool: SpoolSettings = SpoolSettings()

@@ -1,19 +1,13 @@
 """A scenario's running experiment in a file of its own, followed while the process runs."""
 
-import asyncio
-import logging
 from pathlib import Path
 
 from services.ranking.config import ExperimentSettings, check_experiment
-from services.ranking.dealer import Dealer, Experiment
+from services.ranking.dealer import Dealer
+from services.ranking.followed_file import FileFollower
 from services.ranking.metrics import RankingMetrics
 from services.runtime.config import parse_settings, read_yaml
-from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
-
-log = logging.getLogger(__name__)
-
-LOOK_S = 0.5
 
 
 def experiment_path(folder: Path, scenario: str) -> Path:
@@ -31,11 +25,8 @@ def read_experiment(path: Path, scenario: Scenario) -> ExperimentSettings | None
     return experiment
 
 
-class ExperimentFollower:
-    """Keeps a dealer at what the file says; without a file, at what the scenario file says.
-
-    A file that is wrong is logged and counted once, and the last good one stays.
-    """
+class ExperimentFollower(FileFollower):
+    """Keeps a dealer at what the file says; without a file, at what the scenario file says."""
 
     def __init__(
         self,
@@ -46,54 +37,20 @@ class ExperimentFollower:
         metrics: RankingMetrics,
     ) -> None:
         """`configured`: the scenario file's experiment; `folder`: none where only that counts."""
+        path = experiment_path(folder, scenario.name) if folder is not None else None
+        super().__init__(scenario.name, "experiment", path)
         self._scenario = scenario
         self._configured = configured
-        self._path = experiment_path(folder, scenario.name) if folder is not None else None
         self._dealer = dealer
         self._metrics = metrics
-        self._seen: bytes | None = None
-        self._taken = False
 
-    def look(self) -> None:
-        """Take over what is new. It reads and computes: call it in a thread, one call at a time."""
-        content = self._content()
-        if content == self._seen and self._taken:
-            return
-        self._seen = content
-        try:
-            experiment = self._prepare(content)
-        except SetupError as error:
-            log.error("experiment not taken", extra={"scenario": self._scenario.name, "problem": str(error)})
-            self._metrics.variants.refuse_file(self._scenario.name)
-            if self._taken:
-                return
-            experiment = self._prepare(None)
-        self._taken = True
-        self._dealer.use(experiment)
-        settings = self._dealer.experiment
+    def take(self, path: Path | None) -> str | None:
+        """See FileFollower."""
+        settings = self._configured if path is None else read_experiment(path, self._scenario)
+        self._dealer.use(self._dealer.prepare(settings) if settings is not None else None)
         self._metrics.variants.show_experiment(self._scenario.name, settings)
-        name = settings.name if settings is not None else None
-        log.info("experiment", extra={"scenario": self._scenario.name, "experiment": name})
+        return settings.name if settings is not None else None
 
-    async def run(self) -> None:
-        """Look again and again. Never returns."""
-        while True:
-            await asyncio.to_thread(self.look)
-            await asyncio.sleep(LOOK_S)
-
-    def _content(self) -> bytes | None:
-        """Of the file; none where there is none."""
-        try:
-            return self._path.read_bytes() if self._path is not None else None
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            # Told once, by `_prepare`, which meets the same.
-            return str(error).encode()
-
-    def _prepare(self, content: bytes | None) -> Experiment | None:
-        if content is None or self._path is None:
-            settings = self._configured
-        else:
-            settings = read_experiment(self._path, self._scenario)
-        return self._dealer.prepare(settings) if settings is not None else None
+    def refuse(self) -> None:
+        """See FileFollower."""
+        self._metrics.variants.refuse_file(self._scenario.name)

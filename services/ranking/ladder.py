@@ -146,6 +146,10 @@ class Ladder:
             version: self._reranker_times.get(version, MovingQuantile()) for version in self._models
         }
 
+    def has_model(self, model_version: str) -> bool:
+        """Whether the scoring pool had loaded this version when it was last asked."""
+        return model_version in self._models
+
     async def knows_model(self) -> bool:
         """Whether the scoring pool has said what it has loaded: without that no answer reaches the re-ranker."""
         return self.model is not None

@@ -1,10 +1,11 @@
 """What the ranking service counts beside the calls it answers."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from services.ranking.answer_metrics import AnswerMetrics
+from services.ranking.hop_metrics import HopMetrics
+from services.ranking.mirror_metrics import MirrorMetrics
 from services.ranking.variant_metrics import VariantMetrics
-from services.runtime.metrics import LATENCY_BUCKETS_S
 
 
 class RankingMetrics:
@@ -14,19 +15,8 @@ class RankingMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.quality = AnswerMetrics(registry)
         self.variants = VariantMetrics(registry)
-        self.hop_seconds = Histogram(
-            "recmesh_ranking_hop_seconds",
-            "Time of one call to another service, seen from ranking.",
-            ["scenario", "hop"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
-        )
-        self.hop_failures = Counter(
-            "recmesh_ranking_hop_failures_total",
-            "Calls to other services that gave no usable answer, by kind.",
-            ["scenario", "hop", "kind"],
-            registry=registry,
-        )
+        self.mirror = MirrorMetrics(registry)
+        self.hops = HopMetrics(registry)
         self.answers = Counter(
             "recmesh_ranking_answers_total",
             "Answers of Recommend, by rung, model version, experiment and variant.",

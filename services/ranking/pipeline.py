@@ -86,6 +86,11 @@ class Pipeline:
             ranked, [page_item(ranked, place, share) for place, share in zip(shown, propensities, strict=True)]
         )
 
+    async def rank(self, ask: RecommendAsk, policy: Policy, calls: Calls) -> tuple[Ranked, list[int]]:
+        """What `recommend` would make a page of by another policy: candidates, and the places of the best, in the order
+        before exploration. NotReadyError as there."""
+        return await self._order(ask, policy, calls, self._budget(float("inf")))
+
     async def _interleave(
         self, ask: RecommendAsk, dealt: Dealt, pair: tuple[Policy, Policy], calls: Calls, time_left_s: float
     ) -> Page:

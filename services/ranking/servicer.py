@@ -33,7 +33,7 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
         ask = converters.recommend_ask(request, uuid.uuid4().hex, tenant.pseudonyms)
         request_id_var.set(ask.request_id)
         dealt = tenant.dealer.deal(ask.user_id, request.model_version)
-        calls = GrpcCalls(tenant.stubs, self._metrics, request.include_hops)
+        calls = GrpcCalls(tenant.stubs, self._metrics.hops, request.include_hops)
         started = time.perf_counter()
         try:
             page = await tenant.pipeline.recommend(ask, dealt, calls, time_left_s())
@@ -46,13 +46,15 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
         seconds, shown = time.perf_counter() - started, not request.skip_impression
         self._count(request.scenario, page, dealt, seconds)
         self._metrics.quality.observe(request.scenario, page, seconds, tenant.deadline_s, shown)
+        if not request.model_version:
+            tenant.mirror.offer(ask, dealt, page)
         return converters.recommend_response(ask.request_id, page, dealt, calls.hops)
 
     async def RankItems(self, request: Any, context: Any) -> Any:
         """See the proto."""
         tenant = find_scenario(self._tenants, request.scenario)
         max_rung = converters.rank_items_ask(request)
-        calls = GrpcCalls(tenant.stubs, self._metrics)
+        calls = GrpcCalls(tenant.stubs, self._metrics.hops)
         item_ids = list(request.item_ids)
         user_id = tenant.pseudonyms.of(request.user_id)
         policy = tenant.dealer.deal(user_id, request.model_version).policy
@@ -63,7 +65,7 @@ class RankingServicer(pb_grpc.RankingServiceServicer):
         """See the proto."""
         tenant = find_scenario(self._tenants, request.scenario)
         converters.check_explain(request)
-        calls = GrpcCalls(tenant.stubs, self._metrics)
+        calls = GrpcCalls(tenant.stubs, self._metrics.hops)
         user_id = tenant.pseudonyms.of(request.user_id)
         policy = tenant.dealer.deal(user_id, request.model_version).policy
         explanation = await tenant.pipeline.explain(user_id, request.item_id, policy, calls, time_left_s())

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.ranking.clients import Stubs
+from services.ranking.clients import GrpcCalls, Stubs
 from services.ranking.config import ranking_settings
 from services.ranking.dealer import Dealer
 from services.ranking.experiment_file import ExperimentFollower
 from services.ranking.metrics import RankingMetrics
+from services.ranking.mirror import Mirror
+from services.ranking.mirror_file import MirrorFollower
 from services.ranking.pipeline import Pipeline
 from services.ranking.spool import Spool
 from services.runtime.pseudonym import Pseudonyms, claim_store
@@ -24,6 +26,8 @@ class Tenant:
     pseudonyms: Pseudonyms
     dealer: Dealer
     follower: ExperimentFollower
+    mirror: Mirror
+    mirror_follower: MirrorFollower
     deadline_s: float
     """Within this time an answer should be made, in seconds."""
 
@@ -50,4 +54,10 @@ def open_tenant(
     follower = ExperimentFollower(scenario, settings.experiment, experiments_folder, dealer, metrics)
     # Before the first answer, so that a restart deals nobody to what the experiment does not say.
     follower.look()
-    return Tenant(Pipeline(scenario, settings), stubs, spool, pseudonyms, dealer, follower, settings.deadline_ms / 1000)
+    pipeline = Pipeline(scenario, settings)
+    mirror = Mirror(name, pipeline, lambda: GrpcCalls(stubs, metrics.mirror.hops), metrics.mirror)
+    mirror_follower = MirrorFollower(name, settings.mirror, experiments_folder, mirror, metrics.mirror)
+    mirror_follower.look()
+    return Tenant(
+        pipeline, stubs, spool, pseudonyms, dealer, follower, mirror, mirror_follower, settings.deadline_ms / 1000
+    )

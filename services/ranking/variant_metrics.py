@@ -9,7 +9,7 @@ from services.runtime.metrics import LATENCY_BUCKETS_S
 
 _VARIANT = ["scenario", "experiment", "variant"]
 # The one reason that cannot be a variant's. That a history is unknown can: its model may know fewer items.
-_USERS_OWN = "user_unknown"
+USERS_OWN = "user_unknown"
 
 
 class VariantMetrics:
@@ -61,7 +61,7 @@ class VariantMetrics:
             return
         labels = (scenario, dealt.experiment, dealt.variant)
         self._seconds.labels(*labels).observe(seconds)
-        if any(reason != _USERS_OWN for reason in page.reasons):
+        if any(reason != USERS_OWN for reason in page.reasons):
             self._degraded.labels(*labels).inc()
 
     def fail(self, scenario: str, dealt: Dealt) -> None:

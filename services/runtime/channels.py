@@ -9,9 +9,11 @@ import grpc
 import grpc.aio
 
 from services.runtime import tracing
+from services.runtime.certificates import CertificateFiles
 from services.runtime.config import ClientSettings, TlsSettings
 from services.runtime.errors import DeadlineError
 from services.runtime.log import request_id_var
+from services.runtime.renewed_channel import RenewedChannel
 
 REQUEST_ID_KEY = "x-request-id"
 
@@ -61,14 +63,16 @@ _OPTIONS = [
 
 
 def open_channel(client: ClientSettings, tls: TlsSettings | None = None) -> grpc.aio.Channel:
-    """A lazily connecting channel: round robin over all addresses, retries on UNAVAILABLE, outlier ejection."""
+    """A lazily connecting channel: round robin over all addresses, retries on UNAVAILABLE, outlier ejection. A
+    certificate that is replaced on disk is used from then on. SetupError for a certificate that cannot be used."""
     interceptors: Any = tracing.client_interceptors() or None
     if tls is None:
         return grpc.aio.insecure_channel(client.address, options=_OPTIONS, interceptors=interceptors)
-    credentials = grpc.ssl_channel_credentials(
-        tls.ca_file.read_bytes(), tls.key_file.read_bytes(), tls.certificate_file.read_bytes()
-    )
-    return grpc.aio.secure_channel(client.address, credentials, options=_OPTIONS, interceptors=interceptors)
+
+    def make(credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(client.address, credentials, options=_OPTIONS, interceptors=interceptors)
+
+    return RenewedChannel(make, CertificateFiles(tls))
 
 
 def time_left_s() -> float:

@@ -47,7 +47,7 @@ def read_yaml(path: Path) -> Any:
 
 
 class TlsSettings(Settings):
-    """Mutual TLS between services."""
+    """Mutual TLS between services. Files may be replaced while the process runs; the next connection uses them."""
 
     certificate_file: Path
     """This process's certificate chain, PEM."""

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.runtime import tracing
 from services.runtime.callers import CallersInterceptor
+from services.runtime.certificates import CertificateFiles, server_credentials
 from services.runtime.channels import REQUEST_ID_KEY, deadline_var
 from services.runtime.config import ServerSettings
 from services.runtime.errors import SetupError
@@ -153,11 +154,7 @@ class Server:
         address = f"{settings.host}:{settings.port}"
         if settings.tls is None:
             return self.grpc.add_insecure_port(address)
-        tls = settings.tls
-        credentials = grpc.ssl_server_credentials(
-            [(tls.key_file.read_bytes(), tls.certificate_file.read_bytes())], tls.ca_file.read_bytes(), True
-        )
-        return self.grpc.add_secure_port(address, credentials)
+        return self.grpc.add_secure_port(address, server_credentials(CertificateFiles(settings.tls)))
 
     async def _listen_for_probes(self) -> grpc.aio.Server | None:
         """Answer health checks, and nothing else, on the plaintext port for them."""

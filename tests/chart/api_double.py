@@ -40,6 +40,10 @@ RESOURCES: dict[str, dict[str, tuple[str, bool]]] = {
     "scheduling.k8s.io/v1": {"PriorityClass": ("priorityclasses", False)},
     "cert-manager.io/v1": {"Certificate": ("certificates", True)},
     "keda.sh/v1alpha1": {"ScaledObject": ("scaledobjects", True)},
+    "monitoring.coreos.com/v1": {
+        "PrometheusRule": ("prometheusrules", True),
+        "ServiceMonitor": ("servicemonitors", True),
+    },
     "gateway.networking.k8s.io/v1": {"GRPCRoute": ("grpcroutes", True)},
 }
 _KIND = {resource: kind for kinds in RESOURCES.values() for kind, (resource, _) in kinds.items()}

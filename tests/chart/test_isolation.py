@@ -53,6 +53,13 @@ def test_another_share_of_a_canary_restarts_nobody():
     assert {key for key in before if before[key] != after[key]} == {("ConfigMap", "recmesh-ranking-experiments")}
 
 
+def test_another_share_of_shadow_requests_restarts_nobody():
+    mirror = {"scenarios__video__kubernetes__mirror__version": "v2"}
+    before = objects("video", **mirror)
+    after = objects("video", **mirror, scenarios__video__kubernetes__mirror__percent="20")
+    assert {key for key in before if before[key] != after[key]} == {("ConfigMap", "recmesh-ranking-experiments")}
+
+
 def test_a_pool_is_not_replaced_for_a_setting_that_is_not_its_own():
     before = objects("video")
     after = objects("video", scenarios__video__ranking__deadline_ms="200")

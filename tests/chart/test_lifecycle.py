@@ -125,7 +125,7 @@ def test_custom_resources_and_jobs_come_and_go(cluster):
     files = [part for name in ("video", "music", "social", "ecommerce") for part in ("-f", SCENARIOS / f"{name}.yaml")]
     cluster.install(*files, "-f", values)
     kinds = {kind for kind, _ in cluster.double.objects()}
-    assert {"Certificate", "ScaledObject", "Job", "PriorityClass"} <= kinds
+    assert {"Certificate", "ScaledObject", "Job", "PriorityClass", "ServiceMonitor", "PrometheusRule"} <= kinds
     # A Job cannot be changed: another run is another Job, in place of the one before.
     writes = cluster.upgrade(*files, "-f", values, "--set", "scenarios.ecommerce.kubernetes.training.run=second")
     assert writes == [

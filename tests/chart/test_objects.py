@@ -53,7 +53,7 @@ def test_custom_resources_keep_their_schemas(name, rendered):
 
 def test_there_are_custom_resources_to_look_at(rendered):
     kinds = {document["kind"] for documents in rendered.values() for document in documents if is_custom(document)}
-    assert kinds == {"Certificate", "ScaledObject", "GRPCRoute"}
+    assert kinds == {"Certificate", "ScaledObject", "GRPCRoute", "ServiceMonitor", "PrometheusRule"}
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -54,7 +54,8 @@ def test_exactly_the_arrows(rendered):
     shared = [("ranking",), ("feature",), ("candidate",), ("feedback",)]
     scoring = [("scoring", scenario) for scenario in SETS["four-on-gpu"]]
     pools = [("triton", scenario) for scenario in SETS["four-on-gpu"]]
-    everything = [*shared, *scoring, *pools, ("test",)]
+    update = ("update", "ecommerce")
+    everything = [*shared, *scoring, *pools, update, ("test",)]
     arrows = {
         (("ranking",), ("feature",)),
         (("ranking",), ("candidate",)),
@@ -63,6 +64,8 @@ def test_exactly_the_arrows(rendered):
         (("candidate",), ("feedback",)),
         (("feature",), ("feedback",)),
         (("test",), ("ranking",)),
+        (update, ("feature",)),
+        (update, ("feedback",)),
         *((caller, one) for caller in (("ranking",), ("candidate",)) for one in scoring),
         *((one, ("feature",)) for one in scoring),
         *((("scoring", scenario), ("triton", scenario)) for scenario in SETS["four-on-gpu"]),

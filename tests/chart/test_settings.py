@@ -14,6 +14,8 @@ from services.feature.config import FeatureConfig, FeatureSettings
 from services.feedback.config import FeedbackConfig, FeedbackSettings
 from services.ranking.config import RankingConfig, RankingSettings
 from services.ranking.experiment_file import read_experiment
+from services.ranking.mirror_file import mirror_path, read_mirror
+from services.ranking.mirror_settings import MirrorSettings
 from services.runtime.config import parse_settings
 from services.runtime.scenario import Scenario, load_scenarios
 from services.scoring.config import ScoringConfig, ScoringSettings
@@ -94,7 +96,9 @@ def test_scenario_files_and_models_are_taken(name, rendered, tmp_path):
         elif component == "update":
             (tmp_path / "run").mkdir(exist_ok=True)
             (tmp_path / "run" / "up.json").write_text(document["data"]["up.json"])
-            assert {"feedback", "feature"} <= set(read_up_info(StateFolder(tmp_path)).processes)
+            info = read_up_info(StateFolder(tmp_path))
+            assert {"feedback", "feature"} <= set(info.processes)
+            assert (info.tls is not None) == (name == "four-on-gpu")
 
 
 def test_sections_of_scenarios_are_taken(rendered, tmp_path):
@@ -104,29 +108,32 @@ def test_sections_of_scenarios_are_taken(rendered, tmp_path):
             scenario.section(section, kind)
 
 
-def test_a_canary_is_an_experiment_that_ranking_takes(rendered, tmp_path):
+def test_canary_and_mirror_are_what_ranking_takes(rendered, tmp_path):
     scenarios = scenarios_of(rendered["four-on-gpu"], tmp_path)
     (document,) = [d for _, d in config_maps(rendered["four-on-gpu"]) if d["metadata"]["name"].endswith("-experiments")]
-    assert set(document["data"]) == {"music.yaml"}
+    assert set(document["data"]) == {"music.yaml", "music.mirror.yaml"}
     file = tmp_path / "experiment.yaml"
     file.write_text(document["data"]["music.yaml"])
     experiment = read_experiment(file, scenarios["music"])
     assert experiment is not None
     assert [(variant.percent, variant.model_version) for variant in experiment.variants] == [(87.5, None), (12.5, "m2")]
     assert experiment.earlier == ({"current": 95.0, "canary": 5.0},)
+    mirror = mirror_path(tmp_path, "music")
+    mirror.write_text(document["data"]["music.mirror.yaml"])
+    assert read_mirror(mirror) == MirrorSettings(model_version="m3", percent=20)
 
 
-def test_a_canary_is_loaded_wherever_the_current_version_is(rendered):
+def test_canary_and_mirror_are_loaded_wherever_the_current_version_is(rendered):
     (document,) = [
         d for c, d in config_maps(rendered["four-on-gpu"])
         if c == "scenario" and d["metadata"]["labels"]["recmesh.io/scenario"] == "music"
     ]  # fmt: skip
     models = yaml.safe_load(document["data"]["models.yaml"])["scenarios"]["music"]
-    assert (models["current"], models["also"]) == ("m1", ["m2"])
+    assert (models["current"], models["also"]) == ("m1", ["m2", "m3"])
     pods = pods_of(rendered["four-on-gpu"])
     for pod in ("Deployment/recmesh-triton-music", "Deployment/recmesh-scoring-music", "Deployment/recmesh-candidate"):
         images = [v["image"]["reference"] for v in pods[pod]["volumes"] if "image" in v]
-        assert images == ["registry.example/models/music:m1", "registry.example/models/music:m2"]
+        assert images == [f"registry.example/models/music:{version}" for version in ("m1", "m2", "m3")]
 
 
 def test_callers_are_those_of_the_architecture(rendered):
@@ -142,8 +149,8 @@ def test_callers_are_those_of_the_architecture(rendered):
     assert callers == {
         "ranking": {"web.shop.svc", "test"},
         "candidate": {"ranking"},
-        "feature": {"ranking", "candidate", "catalogue.shop.svc"} | scoring,
-        "feedback": {"ranking", "candidate", "feature", "web.shop.svc"},
+        "feature": {"ranking", "candidate", "update-ecommerce", "catalogue.shop.svc"} | scoring,
+        "feedback": {"ranking", "candidate", "feature", "update-ecommerce", "web.shop.svc"},
         **{name: {"ranking", "candidate"} for name in scoring},
     }
 
@@ -152,5 +159,5 @@ def test_certificates_name_what_others_know_their_owners_by(rendered):
     identities = {
         d["metadata"]["name"]: d["spec"]["dnsNames"][0] for d in rendered["four-on-gpu"] if d["kind"] == "Certificate"
     }
-    assert len(identities) == 4 + 2 * 4 + 1
+    assert len(identities) == 4 + 2 * 4 + 2
     assert all(identity == f"{name}.mesh.svc" for name, identity in identities.items())

@@ -6,12 +6,15 @@ from typing import Any
 
 import grpc
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
 from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from recmesh.ranking.v1 import ranking_service_pb2 as pb
 from recmesh.ranking.v1.ranking_service_pb2_grpc import RankingServiceStub
 from recmesh.type.v1.rung_pb2 import Rung
+from services.cli.state import write_text_atomically
+from services.ranking.mirror_file import mirror_path
 from services.runtime.bundle import set_variants
 from tests.support.mesh import DISMISS, ITEM_COUNT, MAX_MESSAGE_BYTES, Mesh, catalogue_item
 from tests.support.tiny_bundle import make_tiny_bundle
@@ -343,31 +346,79 @@ def test_a_pool_that_hangs_costs_a_rung_and_not_the_deadline(tmp_path):
         wait_for(lambda: recommend(stub).rung == Rung.RUNG_RERANKER)
 
 
-def test_versions_beside_each_other_and_one_that_is_not_served(tmp_path):
-    first, second = "20260101-000000-tiny", "20260102-000000-next"
-    with Mesh(tmp_path, ranking=RANKING) as mesh:
-        models = tmp_path / "models"
-        make_tiny_bundle(models, items=ITEM_COUNT, version=second, seed=1, current=False)
+CURRENT, NEXT = "20260101-000000-tiny", "20260102-000000-next"
+
+
+@pytest.fixture(scope="module")
+def two_versions(tmp_path_factory) -> Iterator[Mesh]:
+    """A mesh with another bundle beside the current one, not served yet."""
+    folder = tmp_path_factory.mktemp("versions")
+    with Mesh(folder, ranking=RANKING) as mesh:
+        make_tiny_bundle(folder / "models", items=ITEM_COUNT, version=NEXT, seed=1, current=False)
         mesh.upsert_catalogue()
         mesh.record("anna", *HISTORY)
-        stub = RankingServiceStub(mesh.channel("ranking"))
+        yield mesh
 
-        def answer(version: str) -> tuple[int, str, tuple[str, ...]]:
-            got = recommend(stub, model_version=version, skip_impression=True)
-            assert len(got.items) == 10
-            return got.rung, got.model_version, tuple(got.degraded_reasons)
 
-        top = Rung.RUNG_RERANKER
-        wait_for(lambda: answer("") == (top, first, ()))
-        assert answer(second) == (top, first, ("model_version_not_served",))
-        set_variants(models, "video", [second])
-        # While scoring and candidate load it, each in its own time, every answer is there and of one version.
-        wait_for(lambda: answer(second) == (top, second, ()))
-        assert answer("") == answer(first) == (top, first, ())
-        assert ids(recommend(stub, model_version=second)) != ids(recommend(stub))
-        asked = {"scenario": "video", "user_id": "anna", "model_version": second}
-        assert stub.RankItems(pb.RankItemsRequest(**asked, item_ids=["i1", "i2"])).model_version == second
-        explained = stub.ExplainRecommendation(pb.ExplainRecommendationRequest(**asked, item_id="i9"))
-        assert explained.model_version == second
-        set_variants(models, "video", [])
-        wait_for(lambda: answer(second) == (top, first, ("model_version_not_served",)))
+def answer(stub: RankingServiceStub, version: str = "") -> tuple[int, str, tuple[str, ...]]:
+    got = recommend(stub, model_version=version, skip_impression=True)
+    assert len(got.items) == 10
+    return got.rung, got.model_version, tuple(got.degraded_reasons)
+
+
+def test_versions_beside_each_other_and_one_that_is_not_served(two_versions):
+    models = two_versions.folder / "models"
+    stub = RankingServiceStub(two_versions.channel("ranking"))
+    top = Rung.RUNG_RERANKER
+    wait_for(lambda: answer(stub) == (top, CURRENT, ()))
+    assert answer(stub, NEXT) == (top, CURRENT, ("model_version_not_served",))
+    set_variants(models, "video", [NEXT])
+    # While scoring and candidate load it, each in its own time, every answer is there and of one version.
+    wait_for(lambda: answer(stub, NEXT) == (top, NEXT, ()))
+    assert answer(stub) == answer(stub, CURRENT) == (top, CURRENT, ())
+    assert ids(recommend(stub, model_version=NEXT)) != ids(recommend(stub))
+    asked = {"scenario": "video", "user_id": "anna", "model_version": NEXT}
+    assert stub.RankItems(pb.RankItemsRequest(**asked, item_ids=["i1", "i2"])).model_version == NEXT
+    explained = stub.ExplainRecommendation(pb.ExplainRecommendationRequest(**asked, item_id="i9"))
+    assert explained.model_version == NEXT
+    set_variants(models, "video", [])
+    wait_for(lambda: answer(stub, NEXT) == (top, CURRENT, ("model_version_not_served",)))
+
+
+def test_shadow_requests_are_measured_and_neither_shown_nor_logged(two_versions):
+    stub = RankingServiceStub(two_versions.channel("ranking"))
+    set_variants(two_versions.folder / "models", "video", [NEXT])
+    wait_for(lambda: answer(stub, NEXT) == (Rung.RUNG_RERANKER, NEXT, ()))
+    file = mirror_path(two_versions.folder / "experiments", "video")
+    write_text_atomically(file, f"model_version: {NEXT}\n")
+    ranking = two_versions.services["ranking"]
+
+    def value(name: str, **labels: str) -> float:
+        labels |= {"scenario": "video", "model_version": NEXT}
+        samples = [one for family in text_string_to_metric_families(ranking.metrics()) for one in family.samples]
+        return next((one.value for one in samples if (one.name, one.labels) == (name, labels)), 0.0)
+
+    def answered() -> float:
+        return value("recmesh_ranking_mirror_requests_total", outcome="answered")
+
+    wait_for(lambda: value("recmesh_ranking_mirror_share_ratio") == 1)
+    # Ranking asks every few seconds what scoring has loaded.
+    wait_for(lambda: answer(stub) and answered())
+    before, before_log = answered(), len(impressions(two_versions))
+
+    def impressions_since(start: int, count: int) -> list[feedback_pb.Impression]:
+        found = impressions(two_versions)[start:]
+        return found if len(found) >= count else []
+
+    shown = [recommend(stub, request_id=f"r-mirrored-{n}") for n in range(5)]
+    assert {(one.model_version, tuple(one.degraded_reasons)) for one in shown} == {(CURRENT, ())}
+    wait_for(lambda: answered() == before + 5)
+    assert value("recmesh_ranking_mirror_seconds_count") == answered()
+    assert value("recmesh_ranking_mirror_overlap_ratio_count") == answered()
+    assert value("recmesh_ranking_mirror_click_difference_count") > 0
+    # Other weights, other probabilities.
+    assert value("recmesh_ranking_mirror_click_distance_sum") > 0
+    logged = wait_for(lambda: impressions_since(before_log, len(shown)))
+    assert [(one.request_id, one.model_version) for one in logged] == [(one.request_id, CURRENT) for one in shown]
+    write_text_atomically(file, "# None.\n")
+    wait_for(lambda: value("recmesh_ranking_mirror_share_ratio") == 0)

@@ -36,17 +36,38 @@ SCENARIO: dict[str, Any] = {
 }
 
 
-class Mesh:
-    """The processes of scenario "video". Those named in `use` start on entering; all stop on leaving."""
+def second(name: str) -> str:
+    """Name of a service's other process."""
+    return f"{name}-2"
 
-    def __init__(self, folder: Path, use: tuple[str, ...] = ("triton", *SERVICES), **sections: Any) -> None:
+
+class Mesh:
+    """The processes of scenario "video". Those named in `use` start on entering; all stop on leaving.
+
+    Services named in `twice` have two processes, and whoever calls them balances.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        use: tuple[str, ...] = ("triton", *SERVICES),
+        twice: tuple[str, ...] = (),
+        **sections: Any,
+    ) -> None:
         self.folder = folder
         self.bundle = make_tiny_bundle(folder / "models", items=ITEM_COUNT)
         scenario_file = folder / "scenarios.yaml"
         scenario_file.write_text(yaml.safe_dump({"scenarios": {"video": {**SCENARIO, **sections}}}))
         self.triton = TritonProcess(folder, scenario_file)
         ports = {name: free_port() for name in SERVICES}
-        address = {name: {"address": f"127.0.0.1:{port}"} for name, port in ports.items()}
+        ports |= {second(name): free_port() for name in twice}
+        self.addresses = {
+            name: f"ipv4:127.0.0.1:{ports[name]},127.0.0.1:{ports[second(name)]}"
+            if name in twice
+            else f"127.0.0.1:{ports[name]}"
+            for name in SERVICES
+        }
+        address = {name: {"address": target} for name, target in self.addresses.items()}
         scoring = {"video": address["scoring"]}
         settings: dict[str, dict[str, Any]] = {
             "feedback": {"store": {"path": str(folder / "feedback")}},
@@ -76,30 +97,30 @@ class Mesh:
                 "experiments": str(folder / "experiments"),
             },
         }
-        self.services = {
-            name: ServiceProcess(
-                name,
-                {
-                    "server": {"port": ports[name], "max_message_bytes": MAX_MESSAGE_BYTES},
-                    "scenario_files": [str(scenario_file)],
-                    **settings[name],
-                },
-                folder,
-            )
-            for name in SERVICES
-        }
-        self._use = use
+
+        def process(name: str, port: int, folder: Path, **own: Any) -> ServiceProcess:
+            server = {"port": port, "max_message_bytes": MAX_MESSAGE_BYTES}
+            files = {"server": server, "scenario_files": [str(scenario_file)]}
+            return ServiceProcess(name, files | settings[name] | own, folder)
+
+        self.services = {name: process(name, ports[name], folder) for name in SERVICES}
+        other_folder = folder / "second"
+        other_folder.mkdir()
+        # A spool is one process's own, and one scoring service is enough to tell Triton what to load.
+        different = {"ranking": {"spool": str(other_folder / "spool")}, "scoring": {"triton_repository": None}}
+        for name in twice:
+            self.services[second(name)] = process(name, ports[second(name)], other_folder, **different.get(name, {}))
+        self._use = (*use, *map(second, twice))
         self._channels: list[grpc.Channel] = []
 
     def __enter__(self) -> "Mesh":
         if "triton" in self._use:
             self.triton.start()
-        for name in SERVICES:
-            if name in self._use:
-                self.services[name].start()
-        for name in SERVICES:
-            if name in self._use:
-                self.services[name].wait_serving()
+        used = [service for name, service in self.services.items() if name in self._use]
+        for service in used:
+            service.start()
+        for service in used:
+            service.wait_serving()
         return self
 
     def __exit__(

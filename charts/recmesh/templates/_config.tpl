@@ -31,7 +31,7 @@ scoring:
 {{- $store := .Values.feature.store -}}
 {{- $callers := list -}}
 {{- range list "ranking" "candidate" -}}{{- $callers = append $callers (include "recmesh.host" (dict "root" $ "component" .)) -}}{{- end -}}
-{{- $callers = concat $callers (include "recmesh.scoringIdentities" . | fromYamlArray) .Values.tls.catalogueWriters -}}
+{{- $callers = concat $callers (include "recmesh.scoringIdentities" . | fromYamlArray) (include "recmesh.updateIdentities" . | fromYamlArray) .Values.tls.catalogueWriters -}}
 server:
   {{- include "recmesh.server" (dict "root" . "callers" ($callers | uniq)) | nindent 2 }}
 scenario_files: {{ include "recmesh.scenarioFiles" . }}
@@ -61,7 +61,7 @@ store:
 {{- $store := .Values.feedback.store -}}
 {{- $callers := list -}}
 {{- range list "ranking" "candidate" "feature" -}}{{- $callers = append $callers (include "recmesh.host" (dict "root" $ "component" .)) -}}{{- end -}}
-{{- $callers = concat $callers .Values.tls.clients -}}
+{{- $callers = concat $callers (include "recmesh.updateIdentities" . | fromYamlArray) .Values.tls.clients -}}
 server:
   {{- include "recmesh.server" (dict "root" . "callers" ($callers | uniq)) | nindent 2 }}
 scenario_files: {{ include "recmesh.scenarioFiles" . }}

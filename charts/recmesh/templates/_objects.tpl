@@ -87,10 +87,7 @@ otlp_endpoint: {{ . | quote }}
 {{- end }}
 {{- if .root.Values.tls.enabled }}
 health_port: 50052
-tls:
-  certificate_file: /etc/recmesh/tls/tls.crt
-  key_file: /etc/recmesh/tls/tls.key
-  ca_file: /etc/recmesh/tls/ca.crt
+tls: {{- include "recmesh.tlsFiles" . | nindent 2 }}
 allowed_clients: {{- toYaml .callers | nindent 2 }}
 {{- end }}
 {{- end -}}
@@ -104,6 +101,25 @@ allowed_clients: {{- toYaml .callers | nindent 2 }}
 
 {{- define "recmesh.client" -}}
 {address: {{ include "recmesh.address" . | quote }}}
+{{- end -}}
+
+{{/* Where a pod's certificate is mounted. */}}
+{{- define "recmesh.tlsFiles" -}}
+certificate_file: /etc/recmesh/tls/tls.crt
+key_file: /etc/recmesh/tls/tls.key
+ca_file: /etc/recmesh/tls/ca.crt
+{{- end -}}
+
+{{/* Identities of the online updates that run by schedule, as a YAML list. root */}}
+{{- define "recmesh.updateIdentities" -}}
+{{- $found := list -}}
+{{- range $scenario, $_ := .Values.scenarios -}}
+{{- $k := include "recmesh.kubernetes" (dict "root" $ "scenario" $scenario) | fromYaml -}}
+{{- if $k.update.schedule -}}
+{{- $found = append $found (include "recmesh.host" (dict "root" $ "component" "update" "scenario" $scenario)) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $found -}}
 {{- end -}}
 
 {{/* Identities of every scenario's scoring service, as a YAML list. root */}}

@@ -29,6 +29,9 @@
 {{- if and $all.canary.version (eq $all.canary.version $all.model.version) -}}
 {{- fail (printf "%s.canary.version: is the current version; name another one" $where) -}}
 {{- end -}}
+{{- if and $all.mirror.version (eq $all.mirror.version $all.model.version) -}}
+{{- fail (printf "%s.mirror.version: is the current version; name another one" $where) -}}
+{{- end -}}
 {{- toYaml $all -}}
 {{- end -}}
 
@@ -36,7 +39,9 @@
 {{- define "recmesh.versions" -}}
 {{- $k := .kubernetes -}}
 {{- $versions := prepend $k.model.also $k.model.version -}}
-{{- if $k.canary.version -}}{{- $versions = append $versions $k.canary.version -}}{{- end -}}
+{{- range list $k.canary.version $k.mirror.version -}}
+{{- if . -}}{{- $versions = append $versions . -}}{{- end -}}
+{{- end -}}
 {{- toYaml ($versions | uniq) -}}
 {{- end -}}
 
@@ -60,6 +65,14 @@ earlier:
   - {current: {{ subf 100.0 . }}, canary: {{ . }}}
   {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Shadow requests as ranking reads them. dict mirror */}}
+{{- define "recmesh.mirror" -}}
+model_version: {{ .mirror.version | quote }}
+percent: {{ .mirror.percent }}
+max_in_flight: {{ int .mirror.maxInFlight }}
+queue_size: {{ int .mirror.queueSize }}
 {{- end -}}
 
 {{/* Settings of `python -m deploy.models`. dict root, scenario, pool: whether a Triton repository is laid out */}}

@@ -4,6 +4,8 @@ from deploy.grafana.panels import RATE, SELECT, Board, Panel, Unit, latency, leg
 
 Row = tuple[str, tuple[Panel, ...]]
 
+_MIRROR = "shadow requests"
+
 
 def _rate(metric: str, by: str, unit: Unit = "ops", title: str = "", needs: str = "") -> Panel:
     """Per second, summed by labels."""
@@ -13,6 +15,13 @@ def _rate(metric: str, by: str, unit: Unit = "ops", title: str = "", needs: str 
 def _value(metric: str, by: str, title: str, unit: Unit = "short", description: str = "", needs: str = "") -> Panel:
     """The largest over the processes, by labels."""
     return lines(title, max_of(metric, by), legend_of(by), unit, description=description, needs=needs)
+
+
+def _mean(summary: str, title: str, description: str) -> Panel:
+    """A summary's mean by model version, of shadow requests."""
+    by = "scenario, model_version"
+    mean = f"{rate_of(f'{summary}_sum', by)} / {rate_of(f'{summary}_count', by)}"
+    return lines(title, mean, legend_of(by), description=description, needs=_MIRROR)
 
 
 def _calls(service: str) -> Row:
@@ -116,6 +125,21 @@ _OWN: dict[str, tuple[Row, ...]] = {
                 _rate("recmesh_scoring_vector_lookups_total", "scenario, result", title="vector lookups",
                       needs="a new or changed item"),
                 _rate("recmesh_scoring_unembedded_items_total", "scenario", title="items left without a vector"),
+            ),
+        ),
+        (
+            "Shadow requests",
+            (
+                _rate("recmesh_ranking_mirror_requests_total", "scenario, model_version, outcome", "reqps",
+                      "shadow requests by outcome", needs=_MIRROR),
+                latency("time of a shadow request", "recmesh_ranking_mirror_seconds", "scenario, model_version",
+                        needs=_MIRROR),
+                _mean("recmesh_ranking_mirror_click_difference", "click probability against what was shown",
+                      "Mean over shown items of the shadow's probability minus the answer's."),
+                _mean("recmesh_ranking_mirror_click_distance", "distance of click probabilities",
+                      "Mean absolute difference, over shown items."),
+                _mean("recmesh_ranking_mirror_overlap_ratio", "shown items that the shadow would show",
+                      "Mean share of an answer's items that are on the shadow's page, too."),
             ),
         ),
     ),

@@ -11,12 +11,14 @@ from services.cli.client import find_address
 from services.cli.experiment import actions
 from services.cli.experiment.counts import read_counts
 from services.cli.experiment.files import ExperimentFiles
+from services.cli.experiment.mirror import start_mirror, stop_mirror
 from services.cli.experiment.standing import Standing, as_json, print_standing, standing
 from services.cli.experiment.watch import WATCH_S, Sources, describe, watch_once
 from services.cli.options import DEFAULT_STATE, StateOption, open_console
 from services.cli.scenarios import named_scenario
 from services.cli.state import StateFolder, read_up_info
 from services.ranking.config import ExperimentSettings, ranking_settings
+from services.ranking.mirror_settings import MirrorSettings
 from services.runtime.config import parse_settings, read_yaml
 from services.runtime.errors import InvalidFieldError, RecmeshError, SetupError
 from services.runtime.scenario import Scenario
@@ -127,6 +129,31 @@ def stop(
     folder = StateFolder(state)
     ended = actions.stop_experiment(folder, find_scenario_file(name, folder, scenario_file), reason)
     open_console().print(f"{ended.name} is over", highlight=False)
+
+
+@app.command("mirror")
+def mirror(
+    name: Name,
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Model version that ranks them; it must serve.")
+    ] = None,
+    percent: Annotated[float, typer.Option("--percent", help="Share of the requests.")] = 100.0,
+    stop: Annotated[bool, typer.Option("--stop", help="End it.")] = False,
+    scenario_file: ScenarioFileOption = None,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Have requests ranked by another model version as well: measured, never shown. Ranking follows within a second."""
+    folder, console = StateFolder(state), open_console()
+    scenario = find_scenario_file(name, folder, scenario_file)
+    if stop is (version is not None):
+        raise SetupError("give either a VERSION or --stop")
+    if version is None:
+        stop_mirror(folder, scenario.name)
+        console.print(f"{scenario.name}: no shadow requests", highlight=False)
+        return
+    settings = parse_settings(MirrorSettings, {"model_version": version, "percent": percent}, "mirror")
+    start_mirror(folder, scenario.name, settings)
+    console.print(f"{scenario.name}: {percent:g} % of the requests are ranked by {version} as well", highlight=False)
 
 
 @app.command("watch")

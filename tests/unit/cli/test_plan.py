@@ -10,7 +10,7 @@ from deploy.triton.settings import LauncherSettings
 from services.candidate.config import CandidateConfig
 from services.cli.engines import Engines
 from services.cli.plan import PortPair, ProcessSpec, UpdatePlan, plan_processes, plan_updates, process_names
-from services.cli.ports import choose_ports, read_ports
+from services.cli.ports import RANGE_VARIABLE, choose_ports, read_ports
 from services.cli.state import StateFolder
 from services.feature.config import FeatureConfig
 from services.feedback.config import FeedbackConfig
@@ -161,3 +161,22 @@ def test_incomplete_ports_are_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(SetupError, match=r"ports\.yaml"):
         read_ports(path, NAMES)
+
+
+def test_ports_are_of_the_range_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RANGE_VARIABLE, "20000-20100")
+    pairs = choose_ports(["a", "b"]).values()
+    assert all(20_000 <= port < 20_100 for pair in pairs for port in (pair.grpc, pair.metrics))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("20000-20001", "no free port between 20000 and 20001"),
+        *((text, "write LOW-HIGH") for text in ("1", "9-8", "a-b")),
+    ],
+)
+def test_a_range_without_enough_ports_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str, problem: str) -> None:
+    monkeypatch.setenv(RANGE_VARIABLE, text)
+    with pytest.raises(SetupError, match=problem):
+        choose_ports(["a", "b"])

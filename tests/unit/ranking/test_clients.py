@@ -19,7 +19,7 @@ from recmesh.type.v1.feature_column_pb2 import FeatureColumn
 from recmesh.type.v1.history_pb2 import History as HistoryMessage
 from services.ranking.clients import GrpcCalls, Stubs
 from services.ranking.dependencies import NOT_SERVED, DependencyError, History, UserVector
-from services.ranking.metrics import RankingMetrics
+from services.ranking.hop_metrics import HopMetrics
 from services.runtime.errors import InvalidFieldError, NotReadyError
 from services.runtime.metrics import new_registry
 
@@ -72,7 +72,7 @@ async def server():
 
 @pytest.fixture
 def calls(server):
-    return GrpcCalls(server.stubs, RankingMetrics(new_registry()), include_hops=True)
+    return GrpcCalls(server.stubs, HopMetrics(new_registry()), include_hops=True)
 
 
 HISTORY = History(["i1"], [2], HistoryMessage(item_ids=["i1"], event_kinds=[2], event_times_ms=[1], values=[0]))
@@ -108,8 +108,10 @@ async def candidates_of(server, calls):
 )
 async def test_failures_have_a_kind_and_are_counted(server, calls, answer, kind):
     server.answer = answer
+    # A busy machine must not make the others late.
+    limit_s = 0.2 if answer == 30.0 else 20.0
     with pytest.raises(DependencyError) as caught:
-        await calls.get_user("anna", 10, 0.2)
+        await calls.get_user("anna", 10, limit_s)
     assert caught.value.kind == kind
     assert [(hop.name, hop.response_bytes) for hop in calls.hops] == [("feature.GetUserFeatures", 0)]
 
