@@ -133,7 +133,7 @@ def _impressions(text: str | None, count: int, where: str) -> tuple[int, ...]:
     name = f"{where}: min_impressions"
     numbers = _numbers(text, name, "2000")
     for number in numbers:
-        if number < 1 or number != int(number) or number > 1e12:
+        if not 1 <= number <= 1e12 or number != int(number):
             raise SetupError(f"{name}: {number:g} is no number of impressions; give a whole number of at least 1")
     if len(numbers) not in (1, count):
         raise SetupError(
