@@ -137,7 +137,7 @@ def test_a_canary_is_loaded_wherever_the_current_version_is(rendered):
 
 def test_pods_bring_what_the_rollout_controller_annotates(rendered):
     documents = rendered["one-on-cpu"]
-    (config,) = [d for c, d in config_maps(documents) if c == "rollout" and "data" in d]
+    (config,) = [d for c, d in config_maps(documents) if c == "rollout" and d["data"]]
     objects = parse_settings(RolloutConfig, yaml.safe_load(config["data"]["config.yaml"]), "rollout").scenarios["video"]
     there = {(d["kind"], d["metadata"]["name"]) for d in documents}
     assert ("ConfigMap", objects.state) in there

@@ -12,7 +12,16 @@ from services.experiment.guardrails import Decision
 from services.rollout.decision import decide
 from services.rollout.documents import CANARY, Served
 from services.rollout.observed import (
-    Action, Deal, Limits, Observed, Save, Serve, Tell, Wait, Wished, Workload,
+    Action,
+    Deal,
+    Limits,
+    Observed,
+    Save,
+    Serve,
+    Tell,
+    Wait,
+    Wished,
+    Workload,
 )  # fmt: skip
 from services.rollout.state import State
 from services.rollout.wish import Wish
