@@ -31,10 +31,12 @@ def decide(seen: Observed, limits: Limits) -> Action:
 
 
 def _stable(seen: Observed, state: State, limits: Limits) -> Action:
-    # Until the first rollout the chart's values say what serves, and nothing here touches it.
+    # Until the first rollout the chart's values say what serves, and nothing here touches it; but for what is left of a
+    # controller whose state is gone.
     if not state.number and state.current != seen.initial:
         return Save(changes.first(seen))
-    if state.number and (action := _world(seen, state)) is not None:
+    marked = any(workload.serves is not None for workload in (seen.pool, *seen.servers))
+    if (state.number or marked) and (action := _world(seen, state)) is not None:
         return action
     wish = seen.wished.wish
     if wish is None:

@@ -69,6 +69,13 @@ def test_touches_nothing_before_a_wish():
     assert world.dealt is None
 
 
+def test_what_is_left_of_a_controller_whose_state_is_gone_is_set_right():
+    world = World(initial="t")
+    world.pods[SCORING].template = world.pods[SCORING].pods = Served("s", ("x",)).text
+    world.run()
+    assert {pods.template for pods in world.pods.values()} == {Served("t").text}
+
+
 def test_tells_of_a_change_before_anything_else():
     world = reached("loading")
     world.told.clear()
