@@ -55,7 +55,12 @@ async def main() -> None:
             await asyncio.sleep(1.0)
 
     server.run_in_background("health", watch)
+
+    async def close() -> None:
+        await asyncio.to_thread(election.close)
+
     server.on_drain(election.stop)
+    server.on_stop(close)
     election.start(controller.run)
     await server.run()
 

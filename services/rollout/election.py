@@ -16,18 +16,30 @@ from services.rollout.config import LeaseSettings
 
 log = logging.getLogger(__name__)
 
+# Longer than a retry and a call that is under way.
+_CLOSE_S = 10.0
+
+
+class _StoppedError(Exception):
+    """Ends the library's loop, which knows no other end than losing the lead."""
+
 
 class _Lock(LeaseLock):
     """The library's lock on a client with a time limit; an API that is away is an answer like others, to be tried
     again."""
 
-    def __init__(self, api: client.ApiClient, name: str, namespace: str, identity: str) -> None:
+    def __init__(
+        self, api: client.ApiClient, name: str, namespace: str, identity: str, stopped: threading.Event
+    ) -> None:
         super().__init__(name, namespace, identity)
         self.api_instance = client.CoordinationV1Api(api)
         self.reached = False
+        self._stopped = stopped
 
     def get(self, name: str, namespace: str) -> tuple[bool, Any]:
         """As the library's."""
+        if self._stopped.is_set():
+            raise _StoppedError
         try:
             found = super().get(name, namespace)
         except HTTPError as error:
@@ -47,6 +59,16 @@ class _Lock(LeaseLock):
         except HTTPError:
             return False
 
+    def release(self) -> None:
+        """Let another one lead at once, if it is this one that does."""
+        try:
+            lease = self.api_instance.read_namespaced_lease(self.name, self.namespace)
+            if lease.spec is not None and lease.spec.holder_identity == self.identity:
+                lease.spec.holder_identity = ""
+                self.api_instance.replace_namespaced_lease(self.name, self.namespace, lease)
+        except (ApiException, HTTPError) as error:
+            log.warning("the lead is not given up: it ends by itself", extra={"reason": str(error)})
+
 
 class Election:
     """Runs `work(stop)` in a thread while this process leads. A lead that is lost is not taken up again: `lost` is
@@ -55,11 +77,12 @@ class Election:
     def __init__(
         self, api: client.ApiClient, namespace: str, identity: str, settings: LeaseSettings, lost: Callable[[], None]
     ) -> None:
-        self._lock = _Lock(api, settings.name, namespace, identity)
         self._settings = settings
         self._leading = threading.Event()
         self._stop = threading.Event()
+        self._lock = _Lock(api, settings.name, namespace, identity, self._stop)
         self._lost = lost
+        self._threads: list[threading.Thread] = []
 
     @property
     def leading(self) -> bool:
@@ -72,9 +95,10 @@ class Election:
         return self._lock.reached
 
     def start(self, work: Callable[[threading.Event], None]) -> None:
-        """In threads that do not keep the process from ending."""
+        """In threads of their own, until `close`."""
 
         def lead() -> None:
+            self._threads.append(threading.current_thread())
             self._leading.set()
             log.info("leading", extra={"lease": self._settings.name})
             work(self._stop)
@@ -92,13 +116,23 @@ class Election:
             )
             try:
                 election.run()
+            except _StoppedError:
+                return
             finally:
                 self.stop()
                 self._lost()
 
-        threading.Thread(target=run, name="election", daemon=True).start()
+        self._threads.append(threading.Thread(target=run, name="election", daemon=True))
+        self._threads[0].start()
 
     def stop(self) -> None:
         """No write is begun after this."""
         self._stop.set()
         self._leading.clear()
+
+    def close(self) -> None:
+        """Stop, wait for the threads, which takes a few seconds, and give the lead up."""
+        self.stop()
+        for thread in list(self._threads):
+            thread.join(_CLOSE_S)
+        self._lock.release()
