@@ -9,6 +9,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,13 +18,14 @@ from services.rollout.documents import Served
 from services.rollout.state import State, read_state
 from tests.chart.api_double import ApiDouble
 from tests.chart.helm import CHART, SCENARIOS, helm, needs_helm
+from tests.support import waiting
 from tests.support.prometheus_process import PrometheusProcess, needs_prometheus
 from tests.support.rollout_mesh import RolloutMesh
 from tests.support.service_process import ServiceProcess
-from tests.support.waiting import wait_for
 
 pytestmark = [needs_helm, needs_prometheus, pytest.mark.timeout(900)]
 
+WAIT_S = 400
 CTR = {"v1": 0.2, "good": 0.22, "bad": 0.05}
 VALUES = (
     "-f", SCENARIOS / "video.yaml", "--set", "scenarios.video.kubernetes.model.version=v1",
@@ -31,6 +33,11 @@ VALUES = (
 )  # fmt: skip
 SETTINGS = {"steps": "20, 50, 100", "min_impressions": "500"}
 PODS = ("recmesh-triton-video", "recmesh-scoring-video", "recmesh-candidate")
+
+
+def wait_for(ask: Callable[[], Any]) -> Any:
+    """A rollout is many steps, each of which takes its time on a busy machine."""
+    return waiting.wait_for(ask, WAIT_S)
 
 
 class Stage:
@@ -157,7 +164,7 @@ def test_another_controller_takes_over(stage: Stage) -> None:
         wait_for(lambda: stage.state is not None and stage.state.phase == "canary")
         holder = stage.double.get("Lease", "recmesh-rollout")["spec"]["holderIdentity"]
         leader, follower = (first, second) if holder == "pod-0" else (second, first)
-        assert "recmesh_rollout_leader 1.0" in leader.metrics()
+        wait_for(lambda: "recmesh_rollout_leader 1.0" in leader.metrics())
         assert "recmesh_rollout_leader 0.0" in follower.metrics()
         assert follower.serving()
         leader.kill()
@@ -166,8 +173,8 @@ def test_another_controller_takes_over(stage: Stage) -> None:
 
 
 def run_killed(stage: Stage, version: str, kill: Callable[[int], bool]) -> int:
-    """A rollout whose controller is killed right after each write that `kill` names, before it has the API's answer.
-    Returns how often it was."""
+    """A rollout whose controller is killed right after each write that `kill` names, before it has the API's answer; it
+    is over when every change has its one Event, too. Returns how often it was killed."""
     stage.wish(model_version=version, **SETTINGS)
     controller = stage.controller()
     numbers = itertools.count(1)
@@ -179,7 +186,7 @@ def run_killed(stage: Stage, version: str, kill: Callable[[int], bool]) -> int:
 
     with controller:
         stage.double.after_write = wrote
-        while not stage.ended():
+        while not (stage.ended() and len(stage.events()) == stage.state.transition):
             if controller._process.poll() is not None:
                 kills += 1
                 controller.launch()
@@ -192,7 +199,6 @@ def run_killed(stage: Stage, version: str, kill: Callable[[int], bool]) -> int:
 def test_killed_at_every_seventh_write_it_ends_the_same(stage: Stage, version: str, current: str) -> None:
     assert run_killed(stage, version, lambda number: number % 7 == 3) >= 2
     stage.check(current)
-    assert len(stage.events()) == stage.state.transition, "every change has one event"
 
 
 @pytest.mark.slow
@@ -200,4 +206,3 @@ def test_killed_at_every_seventh_write_it_ends_the_same(stage: Stage, version: s
 def test_killed_at_every_write_it_ends_the_same(stage: Stage, version: str, current: str) -> None:
     assert run_killed(stage, version, lambda _: True) >= 15
     stage.check(current)
-    assert len(stage.events()) == stage.state.transition, "every change has one event"
