@@ -63,13 +63,11 @@ class Controller:
         """Once at every scenario. A trouble with one leaves the others alone."""
         try:
             wishes = self._cluster.wishes()
+            for unknown in sorted(set(wishes) - set(self._config.scenarios)):
+                self._refuse(unknown, wishes[unknown])
         except (ApiException, HTTPError) as error:
-            self._trouble("", "kubernetes", f"the wishes cannot be read: {_short(error)}")
+            self._trouble("", "kubernetes", _short(error))
             return
-        for unknown in sorted(set(wishes) - set(self._config.scenarios)):
-            names = ", ".join(document.name for document in wishes[unknown])
-            known = ", ".join(sorted(self._config.scenarios))
-            self._say(unknown, f"{names}: there is no scenario {unknown!r} to roll out; there are: {known}")
         for scenario in self._config.scenarios:
             try:
                 self.settle(scenario, wishes.get(scenario, []))
@@ -143,6 +141,17 @@ class Controller:
             name = f"{about.name}.{about.uid[:8]}.{state.transition}"
             self._cluster.record(about, name, "Warning" if bad else "Normal", reason, text, seen.now)
         self._told.add((scenario, state.transition))
+
+    def _refuse(self, scenario: str, wishes: list[Document]) -> None:
+        """Tell whoever wishes something for a scenario that is not there; it has no status to tell it in."""
+        known = ", ".join(sorted(self._config.scenarios))
+        message = f"there is no scenario {scenario!r} to roll out; there are: {known}"
+        if self._said.get(scenario) == message or not self._may_write():
+            return
+        for one in wishes:
+            name = f"{one.name}.{one.uid[:8]}.unknown"
+            self._cluster.record(one, name, "Warning", "UnknownScenario", message, datetime.now(UTC))
+        self._say(scenario, message)
 
     def _trouble(self, scenario: str, source: str, message: str) -> None:
         self._metrics.fail(scenario, source)

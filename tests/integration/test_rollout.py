@@ -96,7 +96,8 @@ class Stage:
 
     def events(self) -> list[str]:
         """Messages, oldest first."""
-        found = [stored for (kind, _), stored in self.double.objects().items() if kind == "Event"]
+        own = "recmesh-rollout-video."
+        found = [one for (kind, name), one in self.double.objects().items() if kind == "Event" and name.startswith(own)]
         found.sort(key=lambda one: int(one["metadata"]["name"].rpartition(".")[2]))
         return [one["message"] for one in found]
 
@@ -150,6 +151,10 @@ def test_a_good_version_goes_to_everybody_and_a_bad_one_back(stage: Stage) -> No
         stage.wish(model_version="v1", steps="50, 200")
         wait_for(lambda: "200 is no share of the users" in stage.condition("Accepted"))
         assert stage.state.phase == "stable"
+        metadata = {"name": "odd", "namespace": "mesh", "labels": {"recmesh.io/rollout": "vidio"}}
+        stage.double.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}})
+        event = f"odd.{stage.double.get('ConfigMap', 'odd')['metadata']['uid'][:8]}.unknown"
+        wait_for(lambda: ("Event", event) in stage.double.objects())
         page = controller.metrics()
         assert 'recmesh_rollout_outcomes_total{outcome="rolled_back",scenario="video"} 2.0' in page
         assert 'recmesh_rollout_wish_invalid{scenario="video"} 1.0' in page
