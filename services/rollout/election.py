@@ -16,6 +16,9 @@ from services.rollout.config import LeaseSettings
 
 log = logging.getLogger(__name__)
 
+# The library tells of every renewal.
+logging.getLogger("leaderelection").setLevel(logging.WARNING)
+
 # Longer than a retry and a call that is under way.
 _CLOSE_S = 10.0
 
