@@ -81,10 +81,10 @@ class Stage:
         self.double = double
         self._random = np.random.default_rng(0)
 
-    def wish(self, version: str) -> None:
+    def wish(self, version: str, least: int) -> None:
         """Somebody applies a ConfigMap."""
         metadata = {"name": "wish", "namespace": "mesh", "labels": {"recmesh.io/rollout": "video"}}
-        data = {"model_version": version, "steps": "50, 100", "min_impressions": "1500"}
+        data = {"model_version": version, "steps": "50, 100", "min_impressions": str(least)}
         self.double.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
     def use_until_ended(self, number: int) -> State:
@@ -136,16 +136,16 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         mesh.close()
 
 
-def test_as_good_a_version_goes_to_everybody_and_a_worse_one_back(stage: Stage) -> None:
-    stage.wish(SAME)
+def test_a_worse_version_goes_back_and_one_as_good_to_everybody(stage: Stage) -> None:
+    stage.wish(WORSE, 6_000)
     state = stage.use_until_ended(1)
-    assert (state.outcome, state.current) == ("promoted", SAME)
-    wait_for(lambda: stage.versions() == {SAME})
-    assert served_versions(stage.mesh.state.models, "video") == [SAME]
-
-    stage.wish(WORSE)
-    state = stage.use_until_ended(2)
-    assert (state.outcome, state.current) == ("rolled_back", SAME)
+    assert (state.outcome, state.current) == ("rolled_back", FIRST), state.reason
     assert "guardrail ctr" in state.reason
+    wait_for(lambda: stage.versions() == {FIRST})
+    assert served_versions(stage.mesh.state.models, "video") == [FIRST]
+
+    stage.wish(SAME, 1_500)
+    state = stage.use_until_ended(2)
+    assert (state.outcome, state.current) == ("promoted", SAME), state.reason
     wait_for(lambda: stage.versions() == {SAME})
     assert served_versions(stage.mesh.state.models, "video") == [SAME]
