@@ -1,4 +1,5 @@
-# The five online services, the container that fetches models, and the pod of `helm test`. No torch.
+# The five online services, the rollout controller, the container that fetches models, and the pod of `helm test`. No
+# torch.
 # Build from the repository's root: buildah bud -f deploy/docker/services.Dockerfile -t recmesh/services:VERSION .
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
@@ -10,7 +11,7 @@ COPY services services
 COPY deploy deploy
 RUN python3 -m venv /opt/recmesh \
     && /opt/recmesh/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
-        --constraint constraints.txt '.[services]' \
+        --constraint constraints.txt '.[services,rollout]' \
     && /opt/recmesh/bin/python -m pip uninstall --quiet --yes pip setuptools \
     && find /opt/recmesh -name tests -type d -path '*/site-packages/*' -prune -exec rm -rf {} +
 

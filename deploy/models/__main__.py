@@ -1,5 +1,6 @@
 """`python -m deploy.models --config FILE`: bring the bundles, verify them, name those that serve, then end."""
 
+import os
 import sys
 
 from deploy.models.fetch import fetch_bundle
@@ -16,9 +17,10 @@ def main() -> None:
     """Do it once. SetupError when anything is missing, altered or wrong."""
     config = load_config(ModelsSettings, "deploy.models")
     scenarios = load_scenarios(config.scenario_files)
-    for name, models in config.scenarios.items():
+    for name, configured in config.scenarios.items():
         if name not in scenarios:
             raise SetupError(f"scenarios: {name!r} is in no scenario file; they describe {', '.join(scenarios)}")
+        models = configured.served(os.environ)
         bundles = [fetch_bundle(models.source, config.models, name, version) for version in models.versions]
         serve_versions(config.models, name, models.current, models.also)
         print(f"{name}: {', '.join(models.versions)} verified")

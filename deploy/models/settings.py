@@ -1,11 +1,13 @@
 """Settings of `python -m deploy.models`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, model_validator
+from pydantic import Discriminator, Field, ValidationError, model_validator
 
 from services.runtime.config import Settings
+from services.runtime.errors import SetupError
 
 
 class FolderSource(Settings):
@@ -37,6 +39,15 @@ Source = Annotated[FolderSource | BucketSource, Discriminator("kind")]
 """Where bundles come from."""
 
 
+class ServedVersions(Settings):
+    """What `served_env` holds."""
+
+    current: str = Field(min_length=1)
+    """The version that answers whoever names none."""
+    also: list[str] = Field(default_factory=list)
+    """Versions to serve beside it."""
+
+
 class ScenarioModels(Settings):
     """The versions of one scenario's model."""
 
@@ -46,6 +57,22 @@ class ScenarioModels(Settings):
     """Versions to serve beside it."""
     source: Source
     """Where they come from."""
+    served_env: str = ""
+    """Environment variable that says what serves instead, as JSON: {"current": …, "also": […]}; `also` above is served
+    beside it. Empty, or not set: what stands above. On Kubernetes the rollout controller sets it, by the pod's
+    annotation."""
+
+    def served(self, environment: Mapping[str, str]) -> "ScenarioModels":
+        """As the environment has it. SetupError names the variable and what is wrong in it."""
+        text = environment.get(self.served_env, "") if self.served_env else ""
+        if not text:
+            return self
+        try:
+            found = ServedVersions.model_validate_json(text)
+        except ValidationError as error:
+            raise SetupError(f"{self.served_env}: is {text!r}: {error.errors()[0]['msg']}") from None
+        also = [version for version in [*found.also, *self.also] if version != found.current]
+        return self.model_copy(update={"current": found.current, "also": also})
 
     @property
     def versions(self) -> list[str]:

@@ -226,11 +226,13 @@ class ExampleStore:
             " VALUES (?, ?, ?, 0, 0, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [(offset, position, user_id, *values) for position, values in enumerate(columns)],
         )
-        self._variants.add_impression(offset, impression)
-        if impression.experiment and not impression.teams:
+        shown = self._variants.add_impression(offset, impression)
+        if shown is not None:
             variant = impression.experiment, impression.variant
             added[CounterKey("variant_impressions", *variant)] += len(impression.item_ids)
-            for name in ("variant_clicks", "variant_conversions"):
+            for name, change in shown._asdict().items():
+                added[CounterKey(f"variant_{name}", *variant)] += change
+            for name in ("variant_clicks", "variant_conversions", "variant_click_squares"):
                 added[CounterKey(name, *variant)] += 0
         for position, source in enumerate(impression.sources):
             added[CounterKey("position_impressions", impression.model_version, place_of(position))] += 1
@@ -287,8 +289,8 @@ class ExampleStore:
                 added[CounterKey(name, shown.model_version, shown.source)] += after - before
             earned = self._variants.add_labels(shown.answer_offset, shown.position, shown.labels, labels)
             if earned is not None:
-                added[CounterKey("variant_clicks", *earned[:2])] += earned.clicks
-                added[CounterKey("variant_conversions", *earned[:2])] += earned.conversions
+                for name in ("clicks", "conversions", "click_squares", "click_impression_products"):
+                    added[CounterKey(f"variant_{name}", *earned[:2])] += getattr(earned, name)
             clicked = labels.clicked - shown.labels.clicked
             added[CounterKey("position_clicks", shown.model_version, place_of(shown.position))] += clicked
         if outcome is not Outcome.WAITING:

@@ -20,6 +20,13 @@ _COUNTERS = {
     "variant_impressions": ("Items shown in answers that are one variant's alone.", _VARIANT_LABELS),
     "variant_clicks": ("Those of them that got the click task's label.", _VARIANT_LABELS),
     "variant_conversions": ("Those of the clicked ones that got the conversion task's label, too.", _VARIANT_LABELS),
+    "variant_users": (
+        "Users whom a variant has shown something; a user is shown m items and clicks c.",
+        _VARIANT_LABELS,
+    ),
+    "variant_impression_squares": ("Sum over users of m · m.", _VARIANT_LABELS),
+    "variant_click_squares": ("Sum over users of c · c.", _VARIANT_LABELS),
+    "variant_click_impression_products": ("Sum over users of c · m.", _VARIANT_LABELS),
     "position_impressions": ("Items shown, by their place in the answer.", _POSITION_LABELS),
     "position_clicks": ("Shown items that got the click task's label, by their place.", _POSITION_LABELS),
     "events": (

@@ -58,14 +58,24 @@ class VariantCounts(NamedTuple):
     conversion_click_products: int
 
 
+class Shown(NamedTuple):
+    """What a variant's sums change by with an answer."""
+
+    users: int
+    impression_squares: int
+    click_impression_products: int
+
+
 class Earned(NamedTuple):
-    """What a variant's counts change by."""
+    """What a variant's counts and sums change by with a label."""
 
     experiment: str
     variant: str
     clicks: int
     conversions: int
     """Clicked items that are converted, too: at most as many as clicked ones."""
+    click_squares: int
+    click_impression_products: int
 
 
 class InterleavingCounts(NamedTuple):
@@ -89,15 +99,15 @@ class VariantTotals:
         self._connection = connection
         connection.executescript(SCHEMA)
 
-    def add_impression(self, offset: int, impression: Impression) -> None:
-        """Count an answer that was shown."""
+    def add_impression(self, offset: int, impression: Impression) -> Shown | None:
+        """Count an answer that was shown. Returns the change for one that is a variant's alone."""
         if not impression.experiment:
-            return
+            return None
         interleaved = bool(impression.teams)
-        self._connection.execute(
+        row = self._connection.execute(
             "INSERT INTO variant_users VALUES (?, ?, ?, ?, ?, 0, 0, ?, 0, 0) ON CONFLICT DO UPDATE SET"
             " last_offset = excluded.last_offset, impressions = impressions + excluded.impressions,"
-            " interleaved = interleaved + excluded.interleaved",
+            " interleaved = interleaved + excluded.interleaved RETURNING impressions, clicks",
             (
                 impression.experiment,
                 impression.variant,
@@ -106,6 +116,15 @@ class VariantTotals:
                 0 if interleaved else len(impression.item_ids),
                 int(interleaved),
             ),
+        ).fetchone()
+        if interleaved:
+            return None
+        impressions, clicks = row
+        before = impressions - len(impression.item_ids)
+        return Shown(
+            users=int(before == 0 < impressions),
+            impression_squares=impressions**2 - before**2,
+            click_impression_products=clicks * (impressions - before),
         )
 
     def add_labels(self, answer_offset: int, position: int, before: Labels, after: Labels) -> Earned | None:
@@ -124,11 +143,16 @@ class VariantTotals:
         if interleaved:
             changed = self._change_of_winner(answer_offset, position, clicks)
         sets = ", ".join(f"{name} = {name} + {count}" for name, count in changed.items())
-        self._connection.execute(
-            f"UPDATE variant_users SET {sets} WHERE experiment = ? AND variant = ? AND user_id = ?",
+        row = self._connection.execute(
+            f"UPDATE variant_users SET {sets} WHERE experiment = ? AND variant = ? AND user_id = ?"
+            " RETURNING impressions, clicks",
             (experiment, variant, user_id),
-        )
-        return None if interleaved else Earned(experiment, variant, clicks, conversions)
+        ).fetchone()
+        if interleaved:
+            return None
+        shown, clicked = row or (0, 0)
+        squares = clicked**2 - (clicked - clicks) ** 2
+        return Earned(experiment, variant, clicks, conversions, squares, shown * clicks)
 
     def counts(self, experiment: str) -> tuple[list[VariantCounts], InterleavingCounts]:
         """What an experiment's variants have earned, by name; and what its interleaved answers say."""

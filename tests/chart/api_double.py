@@ -1,8 +1,9 @@
 """A double of the Kubernetes API, in this process: it stores objects, and nothing else.
 
-It is not Kubernetes. It admits whatever it is given, runs no controller, makes no pod and gives no defaults. Of
-server-side apply it knows the case of one manager: what is applied is what there is. So it proves what a client sends
-and in which order, and no more.
+It is not Kubernetes. It admits whatever it is given, whoever asks, runs no controller, makes no pod and gives no
+defaults. It refuses a write that names an older resourceVersion. Of server-side apply it knows the case of one manager
+that applies: what that one applied before and leaves out now goes, what others wrote beside it stays. So it proves what
+a client sends and in which order, and no more.
 """
 
 import copy
@@ -11,6 +12,7 @@ import json
 import re
 import threading
 import uuid
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -31,12 +33,15 @@ RESOURCES: dict[str, dict[str, tuple[str, bool]]] = {
         "ServiceAccount": ("serviceaccounts", True),
         "ConfigMap": ("configmaps", True),
         "Secret": ("secrets", True),
+        "Event": ("events", True),
     },
     "apps/v1": {"Deployment": ("deployments", True), "StatefulSet": ("statefulsets", True)},
     "batch/v1": {"Job": ("jobs", True), "CronJob": ("cronjobs", True)},
     "policy/v1": {"PodDisruptionBudget": ("poddisruptionbudgets", True)},
     "autoscaling/v2": {"HorizontalPodAutoscaler": ("horizontalpodautoscalers", True)},
     "networking.k8s.io/v1": {"NetworkPolicy": ("networkpolicies", True)},
+    "coordination.k8s.io/v1": {"Lease": ("leases", True)},
+    "rbac.authorization.k8s.io/v1": {"Role": ("roles", True), "RoleBinding": ("rolebindings", True)},
     "scheduling.k8s.io/v1": {"PriorityClass": ("priorityclasses", False)},
     "cert-manager.io/v1": {"Certificate": ("certificates", True)},
     "keda.sh/v1alpha1": {"ScaledObject": ("scaledobjects", True)},
@@ -71,6 +76,9 @@ class ApiDouble:
 
     def __init__(self) -> None:
         self._objects: dict[tuple[str, str, str], Object] = {}
+        self._applied: dict[tuple[str, str, str], Object] = {}
+        self.after_write: Callable[[str, str, str], None] | None = None
+        """Called with every entry of `writes`, before the client gets its answer."""
         self._lock = threading.Lock()
         self._versions = itertools.count(1)
         self.writes: list[tuple[str, str, str]] = []
@@ -108,6 +116,36 @@ class ApiDouble:
                 if not _is_record(stored)
             }
 
+    def put(self, stored: Object) -> None:
+        """An object, or a change of one, that some other client made."""
+        metadata = stored["metadata"]
+        resource = next(kinds[stored["kind"]][0] for kinds in RESOURCES.values() if stored["kind"] in kinds)
+        with self._lock:
+            self._store((resource, metadata.get("namespace", ""), metadata["name"]), stored)
+
+    def delete(self, kind: str, name: str) -> None:
+        """Some other client removes it; nothing happens where it is not there."""
+        with self._lock:
+            for key in [key for key in self._objects if (_KIND[key[0]], key[2]) == (kind, name)]:
+                self._note("deleted", key, self._objects.pop(key))
+
+    def get(self, kind: str, name: str) -> Object:
+        """A copy of an object with what a server adds. KeyError where there is none."""
+        with self._lock:
+            return next(
+                copy.deepcopy(stored)
+                for (resource, _, own), stored in self._objects.items()
+                if (_KIND[resource], own) == (kind, name)
+            )
+
+    def set_status(self, kind: str, name: str, status: Object) -> None:
+        """What a controller of the cluster would say of an object: no change of what it is to be."""
+        with self._lock:
+            for (resource, _, own), stored in self._objects.items():
+                if (_KIND[resource], own) == (kind, name) and stored.get("status") != status:
+                    stored["status"] = status
+                    stored["metadata"]["resourceVersion"] = str(next(self._versions))
+
     def answer(self, method: str, path: str, query: dict[str, str], body: Object | None, kind: str) -> Object:
         """The answer to one request. ApiError for one that fails."""
         if method == "GET" and (found := _discover(path)) is not None:
@@ -128,7 +166,7 @@ class ApiDouble:
             key = (resource, namespace, str(name))
             if method == "PATCH" and "apply" in kind:
                 assert body is not None
-                return self._store(key, body)
+                return self._apply(key, body)
             if key not in self._objects:
                 raise ApiError(404, "NotFound", f'{resource} "{name}" not found')
             if method == "GET":
@@ -138,16 +176,21 @@ class ApiDouble:
                 self._note("deleted", key, gone)
                 return gone
             assert body is not None
+            named, present = (
+                one["metadata"].get("resourceVersion") for one in ({"metadata": {}} | body, self._objects[key])
+            )
+            if named is not None and named != present:
+                raise ApiError(409, "Conflict", f"{resource} {name!r} was changed: {named} is older than {present}")
             return self._store(key, body if method == "PUT" else _merge(self._objects[key], body))
 
     def _list(self, resource: str, namespace: str, selector: str) -> Object:
-        wanted = dict(part.split("=", 1) for part in selector.replace("==", "=").split(",") if part)
+        wanted = [part.replace("==", "=").partition("=") for part in selector.split(",") if part]
         items = [
             stored
             for (kind, place, _), stored in sorted(self._objects.items())
             if kind == resource
             and place == namespace
-            and all(stored["metadata"].get("labels", {}).get(key) == value for key, value in wanted.items())
+            and all(_labelled(stored["metadata"].get("labels") or {}, *part) for part in wanted)
         ]
         version = next(group for group, kinds in RESOURCES.items() if _KIND[resource] in kinds)
         return {
@@ -156,6 +199,11 @@ class ApiDouble:
             "metadata": {"resourceVersion": "1"},
             "items": items,
         }
+
+    def _apply(self, key: tuple[str, str, str], body: Object) -> Object:
+        before, applied = self._objects.get(key), self._applied.get(key)
+        self._applied[key] = copy.deepcopy(body)
+        return self._store(key, body if before is None else _three_way(before, applied, body))
 
     def _store(self, key: tuple[str, str, str], body: Object) -> Object:
         before = self._objects.get(key)
@@ -177,6 +225,8 @@ class ApiDouble:
     def _note(self, what: str, key: tuple[str, str, str], stored: Object) -> None:
         if not _is_record(stored):
             self.writes.append((what, _KIND[key[0]], key[2]))
+            if self.after_write is not None:
+                self.after_write(what, _KIND[key[0]], key[2])
 
 
 def _is_record(stored: Object) -> bool:
@@ -188,6 +238,19 @@ def _meant(stored: Object) -> Object:
     for field in _SERVER_FIELDS:
         meant["metadata"].pop(field, None)
     return meant
+
+
+def _labelled(labels: dict[str, str], name: str, equals: str, value: str) -> bool:
+    return labels.get(name) == value if equals else name in labels
+
+
+def _three_way(present: Any, applied: Any, wanted: Any) -> Any:
+    """`wanted`, and beside it what is present and was not applied before."""
+    if not isinstance(present, dict) or not isinstance(wanted, dict):
+        return copy.deepcopy(wanted)
+    own = applied if isinstance(applied, dict) else {}
+    result = {key: _three_way(present.get(key), own.get(key), value) for key, value in wanted.items()}
+    return result | {key: value for key, value in present.items() if key not in wanted and key not in own}
 
 
 def _merge(target: Any, patch: Any) -> Any:

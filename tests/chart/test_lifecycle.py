@@ -133,3 +133,28 @@ def test_custom_resources_and_jobs_come_and_go(cluster):
     ]  # fmt: skip
     cluster.helm("uninstall", *RELEASE)
     assert not cluster.double.objects()
+
+
+def test_an_upgrade_leaves_alone_what_the_rollout_controller_wrote(cluster):
+    values = (*VIDEO, "--set", "rollout.enabled=true,rollout.prometheus.address=http://prometheus:9090")
+    cluster.install(*values)
+    for kind, name, change in (
+        ("ConfigMap", "recmesh-ranking-experiments", {"data": {"video.yaml": "name: rollout-1"}}),
+        ("ConfigMap", "recmesh-rollout-video", {"data": {"status.yaml": "phase: canary"}}),
+        ("Lease", "recmesh-rollout", {"spec": {"holderIdentity": "pod-0"}}),
+    ):
+        cluster.double.put(cluster.double.get(kind, name) | change)
+    pool = cluster.double.get("Deployment", "recmesh-triton-video")
+    pool["spec"]["template"]["metadata"]["annotations"]["recmesh.io/served-video"] = "{}"
+    cluster.double.put(pool)
+    written = cluster.double.objects()
+    assert cluster.upgrade(*values) == []
+    assert cluster.double.objects() == written
+    writes = cluster.upgrade(*values, "--set", "logLevel=DEBUG")
+    assert ("Deployment", "recmesh-rollout") in names(writes, "changed")
+    annotations = cluster.double.get("Deployment", "recmesh-triton-video")["spec"]["template"]["metadata"][
+        "annotations"
+    ]
+    assert annotations["recmesh.io/served-video"] == "{}"
+    cluster.helm("uninstall", *RELEASE)
+    assert not cluster.double.objects()

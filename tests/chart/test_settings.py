@@ -16,6 +16,8 @@ from services.ranking.config import RankingConfig, RankingSettings
 from services.ranking.experiment_file import read_experiment
 from services.ranking.mirror_file import mirror_path, read_mirror
 from services.ranking.mirror_settings import MirrorSettings
+from services.rollout.config import RolloutConfig
+from services.rollout.documents import Served, served_annotation
 from services.runtime.config import parse_settings
 from services.runtime.scenario import Scenario, load_scenarios
 from services.scoring.config import ScoringConfig, ScoringSettings
@@ -30,7 +32,10 @@ CONFIGS = {
     "feedback": FeedbackConfig,
     "scoring": ScoringConfig,
     "test": HelmTestSettings,
+    "rollout": RolloutConfig,
 }
+# What a value set runs beside the services.
+OPTIONAL = {"rollout"}
 SECTIONS = {
     "ranking": RankingSettings,
     "feature": FeatureSettings,
@@ -70,7 +75,8 @@ def test_every_process_takes_its_settings(name, rendered, tmp_path):
         if component in ("ranking", "candidate"):
             check_scoring(config, scenarios)
         seen.add(component)
-    assert seen == set(CONFIGS)
+    assert seen - OPTIONAL == set(CONFIGS) - OPTIONAL
+    assert ("rollout" in seen) == (name == "one-on-cpu")
 
 
 def test_who_takes_user_ids_has_the_key_of_pseudonyms(rendered):
@@ -134,6 +140,48 @@ def test_canary_and_mirror_are_loaded_wherever_the_current_version_is(rendered):
     for pod in ("Deployment/recmesh-triton-music", "Deployment/recmesh-scoring-music", "Deployment/recmesh-candidate"):
         images = [v["image"]["reference"] for v in pods[pod]["volumes"] if "image" in v]
         assert images == [f"registry.example/models/music:{version}" for version in ("m1", "m2", "m3")]
+
+
+def test_pods_bring_what_the_rollout_controller_annotates(rendered):
+    documents = rendered["one-on-cpu"]
+    (config,) = [d for c, d in config_maps(documents) if c == "rollout" and d["data"]]
+    objects = parse_settings(RolloutConfig, yaml.safe_load(config["data"]["config.yaml"]), "rollout").scenarios["video"]
+    there = {(d["kind"], d["metadata"]["name"]) for d in documents}
+    assert ("ConfigMap", objects.state) in there
+    pods = pods_of(documents)
+    for name in (objects.pool, *objects.servers):
+        (container,) = pods[f"Deployment/{name}"]["initContainers"]
+        (variable,) = container["env"]
+        assert variable["valueFrom"]["fieldRef"]["fieldPath"] == f"metadata.annotations['{served_annotation('video')}']"
+        assert container["name"] == "models-video"
+        key = container["args"][-1].rpartition("/")[2]
+        (scenario,) = [d for c, d in config_maps(documents) if c == "scenario"]
+        models = parse_settings(ModelsSettings, yaml.safe_load(scenario["data"][key]), key).scenarios["video"]
+        assert models.current == objects.initial
+        served = models.served({variable["name"]: Served("v2", ("v1",)).text})
+        assert served.versions == ["v2", "v1"]
+
+
+def test_the_rollout_controller_may_change_only_what_it_has_to(rendered):
+    (role,) = [d for d in rendered["one-on-cpu"] if d["kind"] == "Role"]
+    named = {
+        (resource, name): rule["verbs"]
+        for rule in role["rules"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", ["*"])
+    }
+    assert named == {
+        ("configmaps", "*"): ["list"],
+        ("configmaps", "recmesh-ranking-experiments"): ["get", "patch"],
+        ("configmaps", "recmesh-rollout-video"): ["get", "patch"],
+        ("deployments", "recmesh-candidate"): ["get", "patch"],
+        ("deployments", "recmesh-scoring-video"): ["get", "patch"],
+        ("deployments", "recmesh-triton-video"): ["get", "patch"],
+        ("pods", "*"): ["list"],
+        ("events", "*"): ["create"],
+        ("leases", "recmesh-rollout"): ["get", "update"],
+    }
+    assert not [d for documents in rendered.values() for d in documents if d["kind"].startswith("ClusterRole")]
 
 
 def test_callers_are_those_of_the_architecture(rendered):

@@ -8,6 +8,7 @@ import pytest
 from tests.chart.helm import CHART, ROOT, SETS, files_of, helm, needs_helm
 
 VIDEO = "scenarios.video.kubernetes"
+ROLLOUT = "rollout.enabled=true,rollout.prometheus.address=http://prometheus:9090"
 
 
 @needs_helm
@@ -62,6 +63,17 @@ WRONG: list[tuple[str, str]] = [
         f"{VIDEO}.pool.autoscaling.enabled=true,{VIDEO}.pool.autoscaling.kind=keda",
         "scenarios.video.kubernetes.pool.autoscaling.prometheus: KEDA needs the address of Prometheus",
     ),
+    ("rollout.enabled=true", "rollout.prometheus.address: the controller needs the address of Prometheus"),
+    (f"{ROLLOUT},{VIDEO}.canary.version=v2", "scenarios.video.kubernetes.canary: the rollout controller deals"),
+    (
+        f"{ROLLOUT},{VIDEO}.model.source.type=oci,{VIDEO}.model.source.repository=r/models",
+        "scenarios.video.kubernetes.model.source: the rollout controller needs pvc or s3",
+    ),
+    (
+        "rollout.prometheus.address=prometheus:9090",
+        "at '/rollout/prometheus/address': 'prometheus:9090' does not match",
+    ),
+    ("rollout.intervalSeconds=0", "at '/rollout/intervalSeconds': exclusiveMinimum: got 0, want 0"),
     (f"{VIDEO}.training.run=now", "scenarios.video.kubernetes.training.claim: name the volume claim"),
     (f"{VIDEO}.update.schedule=hourly", "at '/scenarios/video/kubernetes/update/schedule': 'hourly' does not match"),
     ("scenarios.video.ranking.deadline_ms=3", "at '/scenarios/video/ranking/deadline_ms': minimum: got 3, want 20"),

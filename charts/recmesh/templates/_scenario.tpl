@@ -32,7 +32,22 @@
 {{- if and $all.mirror.version (eq $all.mirror.version $all.model.version) -}}
 {{- fail (printf "%s.mirror.version: is the current version; name another one" $where) -}}
 {{- end -}}
+{{- if and .root.Values.rollout.enabled $all.rollout.enabled -}}
+{{- $off := printf "or set %s.rollout.enabled to false" $where -}}
+{{- if $all.canary.version -}}
+{{- fail (printf "%s.canary: the rollout controller deals this scenario's users; leave canary.version empty, %s" $where $off) -}}
+{{- else if dig "ranking" "experiment" false (index .root.Values.scenarios .scenario) -}}
+{{- fail (printf "%s.rollout: scenarios.%s.ranking.experiment deals the users already; remove it, %s" $where .scenario $off) -}}
+{{- else if eq $source.type "oci" -}}
+{{- fail (printf "%s.model.source: the rollout controller needs pvc or s3, since an artifact's volume stands in the pod's template; use one of them, %s" $where $off) -}}
+{{- end -}}
+{{- end -}}
 {{- toYaml $all -}}
+{{- end -}}
+
+{{/* Not empty where the rollout controller moves the scenario's versions. dict root, kubernetes */}}
+{{- define "recmesh.rolled" -}}
+{{- if and .root.Values.rollout.enabled .kubernetes.rollout.enabled }}true{{ end -}}
 {{- end -}}
 
 {{/* The versions that are loaded, the current one first, as a YAML list. dict kubernetes */}}
@@ -86,6 +101,9 @@ scenarios:
   {{ .scenario }}:
     current: {{ first $versions | quote }}
     also: {{ rest $versions | toJson }}
+    {{- if include "recmesh.rolled" (dict "root" .root "kubernetes" $k) }}
+    served_env: RECMESH_SERVED
+    {{- end }}
     source:
       {{- if eq $source.type "s3" }}
       kind: s3
@@ -148,6 +166,13 @@ triton_repository: /repository
   {{- if and (eq $k.model.source.type "s3") $secret }}
   envFrom:
     - secretRef: {name: {{ $secret | quote }}}
+  {{- end }}
+  {{- if include "recmesh.rolled" (dict "root" .root "kubernetes" $k) }}
+  env:
+    - name: RECMESH_SERVED
+      valueFrom: {fieldRef: {fieldPath: "metadata.annotations['recmesh.io/served-{{ .scenario }}']"}}
+  # The rollout controller tells what went wrong.
+  terminationMessagePolicy: FallbackToLogsOnError
   {{- end }}
   resources: {{- toYaml $k.model.fetchResources | nindent 4 }}
   volumeMounts:

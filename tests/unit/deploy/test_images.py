@@ -15,8 +15,9 @@ DOCKER = ROOT / "deploy" / "docker"
 PROGRAMS = [
     "services.ranking.__main__", "services.feature.__main__", "services.candidate.__main__",
     "services.feedback.__main__", "services.scoring.__main__", "deploy.models.__main__", "deploy.helm.__main__",
+    "services.rollout.__main__",
 ]  # fmt: skip
-# Of the extras cli, training and dev; the image installs `services` alone.
+# Of the extras cli, training and dev; the image installs `services` and `rollout` alone.
 LEFT_OUT = [
     "torch", "transformers", "accelerate", "onnx", "onnxruntime", "peft", "scipy", "typer", "rich", "filelock",
     "psutil", "matplotlib", "optuna", "implicit", "obp", "jinja2", "hypothesis", "pytest", "trustme", "jsonschema",

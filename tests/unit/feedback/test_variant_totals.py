@@ -182,6 +182,16 @@ def test_whatever_comes_in_whatever_order_the_sums_are_those_of_the_shown_items(
                 found.click_squares, found.click_impression_products,
             )  # fmt: skip
             assert sums == reference.counts(variant)
+            # /metrics tells the same sums.
+            told = (
+                "users",
+                "impressions",
+                "clicks",
+                "impression_squares",
+                "click_squares",
+                "click_impression_products",
+            )
+            assert sums == tuple(store.counts[CounterKey(f"variant_{name}", "e-1", variant)] for name in told)
         assert set(counts(store)) == {variant for variant, _ in reference.shown}
     finally:
         store.close()
