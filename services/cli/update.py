@@ -23,6 +23,7 @@ from services.training.settings.online import OnlineSettings
 from services.training.tables import read_tables
 
 if TYPE_CHECKING:
+    from services.training.online.trainable import refuse_private
     from services.training.online.update import Source
     from services.training.progress import Reporter
 
@@ -171,6 +172,7 @@ def _source(
     name = scenario.name
     place = folders.models / name
     bundle = open_bundle(place / base) if base is not None else open_current_bundle(folders.models, name)
+    refuse_private(bundle)
     learning = bundle.manifest.learning
     if learning is None:
         raise SetupError(f"{bundle.path}: made before there were updates; run `recmesh adapt {name}`")

@@ -108,6 +108,9 @@ def _dims(bundle: UnsealedBundle, item_tokens: int) -> ModelDims:
 def _quantise(bundle: UnsealedBundle) -> State:
     """Item encoder and re-ranker, the large parts, as int8 where that is free; what was decided, by part."""
     adaptation, settings = bundle.adaptation, bundle.settings
+    if settings.privacy is not None:
+        # What int8 loses would be measured on users.
+        return {}
     adaptation.reporter.say("Measuring int8 …")
     decisions: State = {
         "item_encoder": quantise_where_free(

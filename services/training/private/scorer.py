@@ -1,0 +1,52 @@
+"""The scorer of a private bundle: nothing of it learns. Its click logit joins the parts that are there with weights
+that were set beforehand, on public data.
+
+Axes: N items, K parts.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from services.model.collaborative import FEATURES
+from services.model.scorer import Scorer
+from services.runtime.bundle import Calibration
+from services.runtime.scenario import TasksSettings
+from services.training.config import TrainingSettings
+from services.training.fusion import PARTS
+from services.training.train_scorer import make_scorer, task_names
+
+WEIGHTS = {"user_tower": 1.0, "text": 1.0, "popularity": 1.0}
+"""Of the parts of the click logit; the others are unlearned and get none."""
+_LEAST_SPREAD = 1e-2
+
+
+def fixed_scorer(
+    settings: TrainingSettings, tasks: TasksSettings, scale: float, popularity: npt.NDArray[np.float32]
+) -> Scorer:
+    """scale: of the dot product of user and item; popularity [N]: the noisy counts."""
+    scorer = make_scorer(settings, tasks).eval()
+    weights = torch.tensor([WEIGHTS.get(part, 0.0) for part in PARTS])
+    with torch.no_grad():
+        scorer.part_weights.copy_(weights)
+        scorer.get_buffer("cold_weights").copy_(weights[:-1])
+        scorer.get_buffer("dot_scale").fill_(scale)
+        told, place = torch.from_numpy(np.log1p(popularity)), FEATURES.index("popularity")
+        scorer.get_buffer("feature_mean")[place] = told.mean()
+        scorer.get_buffer("feature_scale")[place] = told.std(correction=0).clamp(min=_LEAST_SPREAD)
+        # Conversion and rating are the same for everything: even odds, and the middle of the scale.
+        last = scorer.value[-1]
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([0.0, 0.5]))
+    return scorer
+
+
+def fixed_calibration(
+    tasks: TasksSettings, scale: float, rating_range: tuple[float, float] | None
+) -> dict[str, Calibration]:
+    """By task. Clicks: low enough that probabilities tell the best items apart; they are no frequencies."""
+    found = {task: Calibration(scale=1.0, offset=0.0) for task in task_names(tasks)}
+    found["click"] = Calibration(scale=1.0, offset=-scale)
+    if rating_range is not None:
+        found["rating"] = Calibration(scale=rating_range[1] - rating_range[0], offset=rating_range[0])
+    return dict(found)
