@@ -23,7 +23,6 @@ from services.training.settings.online import OnlineSettings
 from services.training.tables import read_tables
 
 if TYPE_CHECKING:
-    from services.training.online.trainable import refuse_private
     from services.training.online.update import Source
     from services.training.progress import Reporter
 
@@ -166,6 +165,7 @@ def _source(
     from services.training.dataset_source import ensure_tables, tables_folder
     from services.training.online.append import NO_NEWS, append
     from services.training.online.impressions import NO_EXAMPLES
+    from services.training.online.trainable import refuse_private
     from services.training.online.update import Source
     from services.training.online.window import count_new
 

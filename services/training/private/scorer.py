@@ -7,6 +7,7 @@ Axes: N items, K parts.
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from services.model.collaborative import FEATURES
 from services.model.scorer import Scorer
@@ -36,6 +37,7 @@ def fixed_scorer(
         scorer.get_buffer("feature_scale")[place] = told.std(correction=0).clamp(min=_LEAST_SPREAD)
         # Conversion and rating are the same for everything: even odds, and the middle of the scale.
         last = scorer.value[-1]
+        assert isinstance(last, nn.Linear)
         last.weight.zero_()
         last.bias.copy_(torch.tensor([0.0, 0.5]))
     return scorer
@@ -45,8 +47,8 @@ def fixed_calibration(
     tasks: TasksSettings, scale: float, rating_range: tuple[float, float] | None
 ) -> dict[str, Calibration]:
     """By task. Clicks: low enough that probabilities tell the best items apart; they are no frequencies."""
-    found = {task: Calibration(scale=1.0, offset=0.0) for task in task_names(tasks)}
+    found: dict[str, Calibration] = {task: Calibration(scale=1.0, offset=0.0) for task in task_names(tasks)}
     found["click"] = Calibration(scale=1.0, offset=-scale)
     if rating_range is not None:
         found["rating"] = Calibration(scale=rating_range[1] - rating_range[0], offset=rating_range[0])
-    return dict(found)
+    return found
