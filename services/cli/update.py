@@ -11,11 +11,12 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from services.cli.client import find_address
+from services.cli.experiment.learning import LEARNING, serve_update
 from services.cli.options import DEFAULT_STATE, StateOption
 from services.cli.privacy.keys import read_pseudonyms
 from services.cli.scenarios import named_scenario
 from services.cli.state import StateFolder
-from services.runtime.bundle import Bundle, open_bundle, open_current_bundle, set_current_version, set_variants
+from services.runtime.bundle import Bundle, open_bundle, open_current_bundle, set_current_version
 from services.runtime.errors import RecmeshError, SetupError
 from services.runtime.scenario import Scenario
 from services.training.config import TrainingSettings
@@ -61,8 +62,8 @@ def update(
         Serve,
         typer.Option(
             "--serve",
-            help="current: serve the new version at once. variant: serve it beside the current one, in place of other "
-            "variants. none: a gate decides.",
+            help="current: serve the new version at once. variant: serve it beside the current one; where an "
+            "experiment with a variant `learning` runs, to that variant's users. none: a gate decides.",
         ),
     ] = Serve.NONE,
     base: Annotated[str | None, typer.Option("--base", help="Version to go on from; default: the current one.")] = None,
@@ -145,8 +146,8 @@ def update_once(
         reporter.say(f"NDCG@10 on the newest {told['queries']:,} queries: {before:.4f} → {after:.4f}")
     if serve is Serve.CURRENT:
         set_current_version(folders.models, name, made.manifest.model_version)
-    elif serve is Serve.VARIANT:
-        set_variants(folders.models, name, [made.manifest.model_version])
+    elif serve is Serve.VARIANT and serve_update(folders, scenario, made.manifest.model_version):
+        reporter.say(f"variant {LEARNING!r} of the experiment is answered by it now")
     reporter.say(f"{made.path} {_SAID[serve]} ({time.monotonic() - started:.0f} s)")
     return made
 
