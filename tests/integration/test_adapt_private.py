@@ -34,7 +34,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
         user_tower={"layers": 1},
         scorer={},
         reranker={"enabled": False},
-        privacy={"epsilon": 8, "delta": 1e-3, "steps": 20, "users_per_step": 20},
+        privacy={"epsilon": 8, "delta": 1e-3, "steps": 20, "users_per_step": 20, "part_weights": {"text": 2.0}},
     )
     del training["validation_queries"]
     adapt("tiny", state=folder, scenario_file=[write_scenarios(folder / "tiny.yaml", tiny=training)])
@@ -91,6 +91,10 @@ def test_what_learned_from_users_without_noise_is_not_there(bundle: Bundle) -> N
     # Items have the vector of their text, without an id embedding that would tell who is warm.
     vectors, texts = (np.load(bundle.path / f"{name}_vectors.npy") for name in ("item", "text"))
     assert np.allclose(vectors, texts, atol=1e-6)
+    weights = bundle.manifest.method["scorer_part_weights"]
+    assert {part: weight for part, weight in weights.items() if weight} == {
+        "user_tower": 1.0, "text": 2.0, "popularity": 1.0,
+    }  # fmt: skip
     assert bundle.manifest.learning is None
     assert bundle.manifest.reranker is None
     assert bundle.manifest.method["int8"] == {}

@@ -4,6 +4,8 @@ that were set beforehand, on public data.
 Axes: N items, K parts.
 """
 
+from typing import get_args
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,19 +17,22 @@ from services.runtime.bundle import Calibration
 from services.runtime.scenario import TasksSettings
 from services.training.config import TrainingSettings
 from services.training.fusion import PARTS
+from services.training.settings.privacy import PrivatePart
 from services.training.train_scorer import make_scorer, task_names
 
-WEIGHTS = {"user_tower": 1.0, "text": 1.0, "popularity": 1.0}
-"""Of the parts of the click logit; the others are unlearned and get none."""
 _LEAST_SPREAD = 1e-2
+_LEARNED = get_args(PrivatePart)
 
 
 def fixed_scorer(
     settings: TrainingSettings, tasks: TasksSettings, scale: float, popularity: npt.NDArray[np.float32]
 ) -> Scorer:
-    """scale: of the dot product of user and item; popularity [N]: the noisy counts."""
+    """scale: of the dot product of user and item; popularity [N]: the noisy counts. Parts that are not among
+    PrivatePart are unlearned and get no weight."""
+    assert settings.privacy is not None
+    given = settings.privacy.part_weights
     scorer = make_scorer(settings, tasks).eval()
-    weights = torch.tensor([WEIGHTS.get(part, 0.0) for part in PARTS])
+    weights = torch.tensor([given.get(part, 1.0) if part in _LEARNED else 0.0 for part in PARTS])
     with torch.no_grad():
         scorer.part_weights.copy_(weights)
         scorer.get_buffer("cold_weights").copy_(weights[:-1])

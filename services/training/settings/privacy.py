@@ -1,10 +1,13 @@
 """Section `privacy` of the training settings: an adaptation that is differentially private for users."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from services.runtime.config import Settings
+
+PrivatePart = Literal["user_tower", "text", "popularity"]
+"""A part of the click logit that a private bundle has."""
 
 
 class PrivacySettings(Settings):
@@ -22,6 +25,9 @@ class PrivacySettings(Settings):
     """Optimiser steps of the user tower."""
     popularity_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of ε that one release of noisy item counts would cost alone; 0: no counts."""
+    part_weights: dict[PrivatePart, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Weights of the click logit's parts, 1 for those not named. Nothing private chooses them: with few users, whose
+    noise drowns what the user tower learns, give it a small one."""
 
 
 _REQUIRED: dict[str, tuple[Any, str]] = {

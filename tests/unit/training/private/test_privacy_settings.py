@@ -41,6 +41,7 @@ def test_without_privacy_nothing_is_refused() -> None:
         ({"privacy": {"epsilon": 0}}, "epsilon"),
         ({"privacy": {"epsilon": 1, "delta": 1}}, "delta"),
         ({"privacy": {"epsilon": 1, "popularity_share": 1}}, "popularity_share"),
+        ({"privacy": {"epsilon": 1, "part_weights": {"cf": 1}}}, "part_weights"),
     ],
 )
 def test_what_contradicts_privacy_is_refused(change: dict[str, Any], message: str) -> None:
