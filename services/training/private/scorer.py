@@ -30,7 +30,7 @@ def fixed_scorer(
     """scale: of the dot product of user and item; popularity [N]: the noisy counts. Parts that are not among
     PrivatePart are unlearned and get no weight."""
     assert settings.privacy is not None
-    given = settings.privacy.part_weights
+    given: dict[str, float] = {str(part): weight for part, weight in settings.privacy.part_weights.items()}
     scorer = make_scorer(settings, tasks).eval()
     weights = torch.tensor([given.get(part, 1.0) if part in _LEARNED else 0.0 for part in PARTS])
     with torch.no_grad():
