@@ -15,6 +15,7 @@ from services.candidate.config import CandidateSettings
 from services.feature.config import FeatureSettings
 from services.feedback.config import FeedbackSettings
 from services.ranking.config import RankingSettings
+from services.runtime.people import PeopleSettings
 from services.runtime.scenario import NAME_PATTERN, SECTIONS, ScenarioHead
 from services.scoring.config import ScoringSettings
 
@@ -30,6 +31,7 @@ _SECTIONS = {
     "scoring": ScoringSettings,
     "feedback": FeedbackSettings,
     "triton": TritonSettings,
+    "people": PeopleSettings,
 }
 
 _QUANTITY = {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"}

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from services.cli.options import DEFAULT_STATE, StateOption
 from services.cli.scenarios import named_scenario
-from services.runtime.bundle import open_bundle
+from services.runtime.bundle import PrivacyInfo, open_bundle
 from services.training.config import TrainingSettings, settings_of_dump
 
 
@@ -65,7 +65,21 @@ def adapt(
             if manifest is not None:
                 difference = largest_difference(manifest, bundle.manifest)
                 reporter.say(f"figures differ from those of {manifest.model_version} by at most {difference:.1e}")
+            if bundle.manifest.privacy is not None:
+                reporter.say(describe_privacy(bundle.manifest.privacy))
             reporter.say(f"{bundle.path} is the current model ({time.monotonic() - started:.0f} s)")
         else:
             adaptation.do_all()
     leave()
+
+
+def describe_privacy(info: PrivacyInfo) -> str:
+    """What `recmesh adapt` prints of a private bundle."""
+    counts = info.popularity_noise_multiplier
+    return (
+        f"differential privacy: ε = {info.epsilon:.2f} at δ = {info.delta:g}, unit: {info.unit} (all events of one), "
+        f"{info.accountant} accountant over {info.steps} steps at sample rate {info.sample_rate:.3g}, noise multiplier "
+        f"{info.noise_multiplier:.3g}, clip norm {info.clip_norm:g}"
+        + (f", and item counts with noise multiplier {counts:.3g}" if counts is not None else "")
+        + f"\nnot covered, in manifest.json: {', '.join(info.not_covered)}"
+    )

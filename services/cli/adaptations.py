@@ -12,6 +12,7 @@ from services.training.config import TrainingSettings
 from services.training.dataset import load_dataset
 from services.training.dataset_source import ensure_tables, tables_folder
 from services.training.distributed import main_first
+from services.training.make_adaptation import make_adaptation
 from services.training.pipeline import Adaptation
 from services.training.progress import Reporter
 from services.training.split import TEMPORAL, Protocol
@@ -48,4 +49,4 @@ def open_adaptation(
     dataset = load_dataset(tables_folder(state, name), scenario, protocol)
     folder = state / "training" / name
     checkpoints = Checkpoints(folder if protocol == TEMPORAL else folder / protocol)
-    return Adaptation(scenario, dataset, settings, checkpoints, reporter, source)
+    return make_adaptation(scenario, dataset, settings, checkpoints, reporter, source)

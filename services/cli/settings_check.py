@@ -8,6 +8,7 @@ from services.feature.config import FeatureSettings, feature_settings
 from services.feedback.config import FeedbackSettings, feedback_settings
 from services.ranking.config import RankingSettings, ranking_settings
 from services.runtime.config import Settings
+from services.runtime.people import PeopleSettings
 from services.runtime.scenario import Scenario
 from services.scoring.config import ScoringSettings, scoring_settings
 from services.simulation.settings import SimulationSettings
@@ -28,6 +29,7 @@ SECTION_SETTINGS: dict[str, type[Settings]] = {
     "feedback": FeedbackSettings,
     "triton": TritonSettings,
     "simulation": SimulationSettings,
+    "people": PeopleSettings,
 }
 """Section → its owner's Settings class."""
 

@@ -36,6 +36,8 @@ def tune(
     of a scenario file.
     """
     settings = named_scenario(scenario, scenario_file).section("training", TrainingSettings)
+    if settings.privacy is not None:
+        raise SetupError("training.privacy: every trial would learn from the users once more; remove it to search")
     # Before torch and numpy load their thread pools.
     os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     import torch

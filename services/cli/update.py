@@ -10,11 +10,12 @@ import typer
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from services.cli.experiment.learning import LEARNING, serve_update
 from services.cli.options import DEFAULT_STATE, StateOption
 from services.cli.privacy.keys import read_pseudonyms
 from services.cli.scenarios import named_scenario
 from services.cli.state import StateFolder, read_up_info
-from services.runtime.bundle import Bundle, open_bundle, open_current_bundle, set_current_version, set_variants
+from services.runtime.bundle import Bundle, open_bundle, open_current_bundle, set_current_version
 from services.runtime.errors import RecmeshError, SetupError
 from services.runtime.scenario import Scenario
 from services.training.config import TrainingSettings
@@ -60,8 +61,8 @@ def update(
         Serve,
         typer.Option(
             "--serve",
-            help="current: serve the new version at once. variant: serve it beside the current one, in place of other "
-            "variants. none: a gate decides.",
+            help="current: serve the new version at once. variant: serve it beside the current one; where an "
+            "experiment with a variant `learning` runs, to that variant's users. none: a gate decides.",
         ),
     ] = Serve.NONE,
     base: Annotated[str | None, typer.Option("--base", help="Version to go on from; default: the current one.")] = None,
@@ -144,8 +145,8 @@ def update_once(
         reporter.say(f"NDCG@10 on the newest {told['queries']:,} queries: {before:.4f} → {after:.4f}")
     if serve is Serve.CURRENT:
         set_current_version(folders.models, name, made.manifest.model_version)
-    elif serve is Serve.VARIANT:
-        set_variants(folders.models, name, [made.manifest.model_version])
+    elif serve is Serve.VARIANT and serve_update(folders, scenario, made.manifest.model_version):
+        reporter.say(f"variant {LEARNING!r} of the experiment is answered by it now")
     reporter.say(f"{made.path} {_SAID[serve]} ({time.monotonic() - started:.0f} s)")
     return made
 
@@ -164,12 +165,14 @@ def _source(
     from services.training.dataset_source import ensure_tables, tables_folder
     from services.training.online.append import NO_NEWS, append
     from services.training.online.impressions import NO_EXAMPLES
+    from services.training.online.trainable import refuse_private
     from services.training.online.update import Source
     from services.training.online.window import count_new
 
     name = scenario.name
     place = folders.models / name
     bundle = open_bundle(place / base) if base is not None else open_current_bundle(folders.models, name)
+    refuse_private(bundle)
     learning = bundle.manifest.learning
     if learning is None:
         raise SetupError(f"{bundle.path}: made before there were updates; run `recmesh adapt {name}`")

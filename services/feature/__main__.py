@@ -24,7 +24,10 @@ async def main() -> None:
     tenants = {name: open_tenant(scenario, config.store, pseudonyms[name]) for name, scenario in scenarios.items()}
     channel = open_channel(config.feedback, config.server.tls)
     log = feedback_service_pb2_grpc.FeedbackServiceStub(channel)
-    consumers = {name: EventConsumer(name, tenant.store, log, tenant.pseudonyms) for name, tenant in tenants.items()}
+    consumers = {
+        name: EventConsumer(name, tenant.store, log, tenant.pseudonyms, people=tenant.people)
+        for name, tenant in tenants.items()
+    }
 
     async def report_stores() -> None:
         for tenant in tenants.values():

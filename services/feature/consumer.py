@@ -12,6 +12,7 @@ from services.feature.records import Event, LogPart
 from services.feature.store import FeatureStore
 from services.runtime import tail
 from services.runtime.errors import NotReadyError
+from services.runtime.people import NOBODY, People
 from services.runtime.pseudonym import Pseudonyms, erasure_digest
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class EventConsumer:
         feedback: FeedbackServiceStub,
         pseudonyms: Pseudonyms,
         clock: Callable[[], float] = time.monotonic,
+        people: People = NOBODY,
     ) -> None:
         self.caught_up = asyncio.Event()
         """Set once the store holds all that the log held at the first connection. It stays set when the log goes away:
@@ -41,6 +43,7 @@ class EventConsumer:
         self._store = store
         self._feedback = feedback
         self._pseudonyms = pseudonyms
+        self._people = people
         self._target: int | None = None
         self._position = 0
 
@@ -98,7 +101,9 @@ class EventConsumer:
         part = converters.log_part_of(response, before, self._pseudonyms)
         if part.erasures:
             await self._store.erase_users(part.erasures)
-        await self._store.apply_events(kept_events(part), part.checkpoint)
+            if self._people.are_items:
+                await self._store.erase_items(self._people.among(part.erasures))
+        await self._store.apply_events(kept_events(part, self._people), part.checkpoint)
         self._position = part.checkpoint.log_offset
         self.latest_offset = response.latest_offset
         if self._target is None:
@@ -111,8 +116,14 @@ class EventConsumer:
         self.connected = connected
 
 
-def kept_events(part: LogPart) -> list[Event]:
-    """The events, without those that users did before they were erased."""
-    if not part.erasures:
+def kept_events(part: LogPart, people: People = NOBODY) -> list[Event]:
+    """The events, without those of and with users from before they were erased."""
+    erasures = part.erasures
+    if not erasures:
         return part.events
-    return [event for event in part.events if event.offset > part.erasures.get(erasure_digest(event.user_id), 0)]
+    return [
+        event
+        for event in part.events
+        if event.offset > erasures.get(erasure_digest(event.user_id), 0)
+        and event.offset > erasures.get(people.digest_of(event.item_id), 0)
+    ]

@@ -1,8 +1,10 @@
 """Events into a user's history, seen and dismissed items, and counters. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import msgspec
 
 from services.feature.config import FeatureSettings
 from services.feature.interests import InterestRules, add_interest, drop_faintest
@@ -63,6 +65,24 @@ def apply_events(
         del column[: -rules.max_events]
     activity.seen_item_ids = list(seen)[-rules.max_items :]
     activity.dismissed_item_ids = list(dismissed)[-rules.max_items :]
+
+
+def without_items(activity: Activity, is_erased: Callable[[str], bool]) -> Activity | None:
+    """The activity without the items; None where it names none of them. Counters and interests, which name nobody,
+    stay."""
+    named = (*activity.item_ids, *activity.seen_item_ids, *activity.dismissed_item_ids)
+    if not any(is_erased(item_id) for item_id in named):
+        return None
+    kept = [place for place, item_id in enumerate(activity.item_ids) if not is_erased(item_id)]
+    return msgspec.structs.replace(
+        activity,
+        item_ids=[activity.item_ids[place] for place in kept],
+        event_kinds=[activity.event_kinds[place] for place in kept],
+        event_times_ms=[activity.event_times_ms[place] for place in kept],
+        values=[activity.values[place] for place in kept],
+        seen_item_ids=[item_id for item_id in activity.seen_item_ids if not is_erased(item_id)],
+        dismissed_item_ids=[item_id for item_id in activity.dismissed_item_ids if not is_erased(item_id)],
+    )
 
 
 def _move_to_end(items: dict[str, None], item_id: str) -> None:

@@ -12,9 +12,9 @@ from typing import TypeVar
 import lmdb
 import msgspec
 
-from services.feature.history import HistoryRules, apply_events
+from services.feature.history import HistoryRules, apply_events, without_items
 from services.feature.lmdb_files import LmdbFiles
-from services.feature.records import Activity, Checkpoint, Event, Item, ItemChange, Upserted, UserFeatures
+from services.feature.records import Activity, Checkpoint, Event, Item, ItemChange, Upserted, UserFeatures, erased
 from services.runtime.errors import NotReadyError, OverloadedError
 from services.runtime.pseudonym import erasure_digest
 from services.runtime.tail import Changes
@@ -98,6 +98,10 @@ class LmdbFeatureStore:
     async def erase_users(self, erasures: Mapping[bytes, int]) -> None:
         """See FeatureStore.erase_users. Looks at every user's id."""
         await self._write(self._erase_users, erasures)
+
+    async def erase_items(self, is_erased: Callable[[str], bool]) -> int:
+        """See FeatureStore.erase_items."""
+        return await self._write(self._erase_items, is_erased)
 
     async def get_items(self, item_ids: Sequence[str]) -> list[Item | None]:
         """See FeatureStore.get_items."""
@@ -191,6 +195,23 @@ class LmdbFeatureStore:
             self._clear()
         return count
 
+    def _erase_items(self, is_erased: Callable[[str], bool]) -> int:
+        with self._transaction() as txn:
+            keys = txn.cursor(self._files.items).iternext(values=False)
+            offset, count = self._put_changed(txn, [erased(item) for item in map(_text, keys) if is_erased(item)])
+            changed: dict[bytes, Activity] = {}
+            for key, stored in txn.cursor(self._files.activities):
+                if (rest := without_items(_decode_activity(stored), is_erased)) is not None:
+                    changed[bytes(key)] = rest
+            for key, rest in changed.items():
+                txn.put(key, _encode(rest), db=self._files.activities)
+            count += len(changed)
+            must_clear = self._files.note_erasure(txn, count > 0)
+        self._tell_item_offset(offset)
+        if must_clear:
+            self._clear()
+        return count
+
     def _clear(self) -> None:
         try:
             self._files.write_copy()
@@ -200,24 +221,36 @@ class LmdbFeatureStore:
             raise NotReadyError(f"the feature store's file cannot be written anew after an erasure: {error}") from error
 
     def _put_items(self, items: Sequence[Item]) -> Upserted:
-        offset, changed_count = self._latest_item_offset, 0
         with self._transaction() as txn:
-            for item in items:
-                key = item.item_id.encode()
-                stored = txn.get(key, db=self._files.items)
-                if stored is not None:
-                    before = _decode_change(stored)
-                    if before.item == item:
-                        continue
-                    txn.delete(_key(before.offset), db=self._files.offsets)
-                offset, changed_count = offset + 1, changed_count + 1
-                txn.put(key, _encode(ItemChange(offset, item)), db=self._files.items)
-                txn.put(_key(offset), key, db=self._files.offsets, append=True)
-        if changed_count:
+            offset, changed_count = self._put_changed(txn, items)
+        self._tell_item_offset(offset)
+        return Upserted(changed_count, len(items) - changed_count)
+
+    def _put_changed(self, txn: lmdb.Transaction, items: Sequence[Item]) -> tuple[int, int]:
+        """Put those that differ from what is stored; returns the newest offset and how many these are."""
+        offset, changed_count = self._latest_item_offset, 0
+        for item in items:
+            key = item.item_id.encode()
+            stored = txn.get(key, db=self._files.items)
+            if stored is not None:
+                before = _decode_change(stored)
+                if before.item == item:
+                    continue
+                txn.delete(_key(before.offset), db=self._files.offsets)
+            offset, changed_count = offset + 1, changed_count + 1
+            txn.put(key, _encode(ItemChange(offset, item)), db=self._files.items)
+            txn.put(_key(offset), key, db=self._files.offsets, append=True)
+        return offset, changed_count
+
+    def _tell_item_offset(self, offset: int) -> None:
+        if offset > self._latest_item_offset:
             self._latest_item_offset = offset
             # From here, so that a caller who has gone away meanwhile leaves nobody waiting.
             self._loop.call_soon_threadsafe(self.item_changes.notify)
-        return Upserted(changed_count, len(items) - changed_count)
+
+
+def _text(key: bytes | memoryview) -> str:
+    return bytes(key).decode()
 
 
 def _key(offset: int) -> bytes:

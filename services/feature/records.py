@@ -20,6 +20,11 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
     retired: bool
 
 
+def erased(item_id: str) -> Item:
+    """What is left of an item that is a person who was erased: that it is not to be shown, until no bundle has it."""
+    return Item(item_id, "", "", [], "", None, None, "", {}, retired=True)
+
+
 class Activity(msgspec.Struct, array_like=True):
     """What one user did. The first four are the history's columns: one entry per event, by event time, oldest first."""
 

@@ -12,6 +12,7 @@ from services.feature.records import Upserted
 from services.feature.tenant import Tenant
 from services.runtime import tail
 from services.runtime.errors import InvalidFieldError
+from services.runtime.pseudonym import erasure_digest
 from services.runtime.scenario import find_scenario
 
 TAIL_ITEMS = 500
@@ -73,4 +74,7 @@ class FeatureServicer(feature_service_pb2_grpc.FeatureServiceServicer):
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Any) -> pb.DeleteUserResponse:
         tenant = find_scenario(self._tenants, request.scenario)
         user_id = converters.user_id_of(request, tenant.pseudonyms)
-        return converters.delete_response(await tenant.store.delete_user(user_id))
+        removed = await tenant.store.delete_user(user_id)
+        if tenant.people.are_items:
+            removed += await tenant.store.erase_items(tenant.people.among([erasure_digest(user_id)]))
+        return converters.delete_response(removed)

@@ -1,6 +1,6 @@
 """What every engine of the feature store does. tests/contract/test_feature_store.py holds each engine to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from services.feature.records import Checkpoint, Event, Item, ItemChange, Upserted, UserFeatures
@@ -61,6 +61,10 @@ class FeatureStore(Protocol):
 
         Applied again it changes nothing: what users did after their erasure stays.
         """
+
+    async def erase_items(self, is_erased: Callable[[str], bool]) -> int:
+        """Erase the items, since they are people: each becomes a retired one that says nothing but its id, and leaves
+        the history of every user; returns how many items and users that changed. Looks at every item and user."""
 
     async def get_items(self, item_ids: Sequence[str]) -> list[Item | None]:
         """The items in the order asked; None where there is none."""

@@ -8,6 +8,7 @@ from services.feature.interests import InterestRules
 from services.feature.lmdb_store import LmdbFeatureStore
 from services.feature.store import FeatureStore
 from services.feature.valkey_store import ValkeyFeatureStore
+from services.runtime.people import People, people_of
 from services.runtime.pseudonym import Pseudonyms, claim_store
 from services.runtime.scenario import Scenario
 
@@ -25,6 +26,7 @@ class Tenant:
     """How many of a user's interests are told."""
     store: FeatureStore
     pseudonyms: Pseudonyms
+    people: People
 
 
 def open_tenant(scenario: Scenario, settings: StoreSettings, pseudonyms: Pseudonyms) -> Tenant:
@@ -34,7 +36,8 @@ def open_tenant(scenario: Scenario, settings: StoreSettings, pseudonyms: Pseudon
     rules = history_rules(scenario.head, feature)
     store = _open_store(scenario.name, settings, rules, pseudonyms)
     require_title = scenario.head.catalogue.require_title
-    return Tenant(scenario.name, require_title, rules.interests, feature.interest_top_count, store, pseudonyms)
+    people = people_of(scenario, pseudonyms)
+    return Tenant(scenario.name, require_title, rules.interests, feature.interest_top_count, store, pseudonyms, people)
 
 
 def _open_store(scenario: str, settings: StoreSettings, rules: HistoryRules, pseudonyms: Pseudonyms) -> FeatureStore:

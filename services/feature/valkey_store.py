@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from services.feature.config import ValkeySettings
-from services.feature.history import HistoryRules, apply_events
-from services.feature.records import Activity, Checkpoint, Event, Item, ItemChange, Upserted, UserFeatures
+from services.feature.history import HistoryRules, apply_events, without_items
+from services.feature.records import Activity, Checkpoint, Event, Item, ItemChange, Upserted, UserFeatures, erased
 from services.feature.valkey_client import Lives, ValkeyClient
 from services.feature.valkey_layout import (
     APPLY_EVENTS,
@@ -144,6 +144,29 @@ class ValkeyFeatureStore:
             await self._client.run(*(("EVAL", ERASE_USER, 1, key, offset) for key, offset in found.items()))
             await self._client.make_durable()
             await self._client.rewrite_files()
+
+    async def erase_items(self, is_erased: Callable[[str], bool]) -> int:
+        """See FeatureStore.erase_items."""
+        [known] = await self._client.run(("HKEYS", self._keys.items))
+        persons = [item_id for item_id in (key.decode() for key in known) if is_erased(item_id)]
+        count = (await self.put_items([erased(item_id) for item_id in persons])).changed_count if persons else 0
+        async for key in self._client.scan(self._keys.users_pattern):
+            count += await self._erase_from_history(key, is_erased)
+        await self._client.make_durable()
+        await self._client.rewrite_files()
+        return count
+
+    async def _erase_from_history(self, key: bytes, is_erased: Callable[[str], bool]) -> bool:
+        for _ in range(_ATTEMPTS):
+            [(offset, stored)] = await self._client.run(("HMGET", key, "offset", "activity"))
+            rest = None if stored is None else without_items(_decode_activity(stored), is_erased)
+            if rest is None:
+                return False
+            change = (offset or b"", offset or b"0", _encode(rest), self._ttl_ms)
+            [written] = await self._client.run(("EVAL", APPLY_EVENTS, 1, key, *change))
+            if written:
+                return True
+        raise NotReadyError("other processes keep changing the same users; trying again later")
 
     async def get_items(self, item_ids: Sequence[str]) -> list[Item | None]:
         """See FeatureStore.get_items."""

@@ -18,6 +18,7 @@ from services.feedback.shown_items import ShownItemCount
 from services.feedback.store import EventLog
 from services.feedback.variant_totals import InterleavingCounts, VariantCounts
 from services.runtime.errors import NotReadyError
+from services.runtime.people import NOBODY, People
 from services.runtime.pseudonym import erasure_digest
 from services.runtime.tail import Changes
 
@@ -51,7 +52,9 @@ class Attributor:
         examples: ExampleStore,
         erased_users: ErasedUsers,
         close_interval_s: float,
+        people: People = NOBODY,
     ) -> None:
+        self._people = people
         self.examples = examples
         self.shown_items = ShownItemCount()
         self._close_interval_s = close_interval_s
@@ -114,6 +117,7 @@ class Attributor:
             self._erased_users.add_digest(erasure_digest(user_id), erased_time_ms)
             deleted = await self._log.delete_user(user_id, erased_time_ms)
             example_count = await self._in_thread(self.examples.delete_user, user_id)
+            example_count += await self._in_thread(self._erase_person, erasure_digest(user_id))
         # Who waits for records that were erased need not.
         self._progress.notify()
         return Removed(deleted.offset, deleted.removed_count, example_count)
@@ -169,6 +173,15 @@ class Attributor:
         for user_id in self.examples.user_ids():
             if erasure_digest(user_id) == erasure.user_digest:
                 self.examples.delete_user(user_id)
+        self._erase_person(erasure.user_digest)
+
+    def _erase_person(self, user_digest: bytes) -> int:
+        """Erase the examples of the user as an item; returns how many there were."""
+        if not self._people.are_items:
+            return 0
+        is_erased = self._people.among([user_digest])
+        persons = [item for item in self.examples.item_ids() if is_erased(item)]
+        return sum(self.examples.delete_item(item) for item in persons)
 
     async def _catch_up(self, offset: int) -> None:
         # The newest records may be erased, or expire, before they are attributed.

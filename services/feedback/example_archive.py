@@ -98,7 +98,26 @@ class ExampleArchive:
     def erase_from_files(self, user_id: str) -> int:
         """Write the files that hold the user anew, without the user; returns how many examples that takes away."""
         condition = "WHERE file IN (SELECT file FROM answers WHERE user_id = ?)"
-        return sum(self._files.erase_user(name, user_id) for name in self._names(condition, user_id))
+        return sum(self._files.erase(name, "user_id", user_id) for name in self._names(condition, user_id))
+
+    def item_ids(self) -> set[str]:
+        """The items in the files."""
+        return {item_id for name in self._names("") for item_id in self._files.item_ids(name)}
+
+    def erase_item(self, item_id: str) -> int:
+        """Write the files that hold the item anew, without it; returns how many examples that takes away."""
+        removed = 0
+        for name in self._names(""):
+            if item_id not in self._files.item_ids(name):
+                continue
+            rows = self._files.row_count(name)
+            erased = self._files.erase(name, "item_id", item_id)
+            if erased == rows:
+                with transaction(self._connection):
+                    self._forget_file(name)
+                self._files.remove(name)
+            removed += erased
+        return removed
 
     def forget_user(self, user_id: str) -> list[str]:
         """Within a transaction: the user's answers are forgotten; returns the files that nobody is left in, which

@@ -62,7 +62,8 @@ class _Decoded:
         self._places = dict(zip(offsets.tolist(), zip(firsts.tolist(), counts.tolist(), strict=True), strict=True))
 
     def answer(self, log_offset: int) -> list[Example]:
-        first, count = self._places[log_offset]
+        # Of an answer that showed one person alone nothing is left after their erasure.
+        first, count = self._places.get(log_offset, (0, 0))
         rows = self._table.slice(first, count)
         rows = rows.set_column(_TIME_COLUMN, "served_time", rows["served_time"].cast(pa.int64()))
         columns = (column.to_pylist() for column in rows.columns)
@@ -101,14 +102,23 @@ class ExampleFiles:
         self._held.move_to_end(name)
         return self._held[name].answer(log_offset)
 
-    def erase_user(self, name: str, user_id: str) -> int:
-        """Write the file anew without the user; returns how many rows that takes away. One of nobody else stays as it
-        is: it is to be removed."""
+    def erase(self, name: str, column: str, value: str) -> int:
+        """Write the file anew without the rows in which `column` is `value`; returns how many these are. One that holds
+        nothing else stays as it is: it is to be removed."""
         table = self._read_table(name)
-        others = table.filter(pc.not_equal(table["user_id"], user_id))
+        others = table.filter(pc.not_equal(table[column], value))
         if 0 < others.num_rows < table.num_rows:
             self._replace(name, others)
         return table.num_rows - others.num_rows
+
+    def item_ids(self, name: str) -> list[str]:
+        """The items in a file, each once."""
+        found: list[str] = self._read_table(name)["item_id"].unique().to_pylist()
+        return found
+
+    def row_count(self, name: str) -> int:
+        """Rows of a file."""
+        return int(self._read_table(name).num_rows)
 
     def remove(self, name: str) -> None:
         """Remove a file, and its day when it was the last of it. One that is not there is no error."""

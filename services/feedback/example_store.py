@@ -161,6 +161,27 @@ class ExampleStore:
         empty_wal(self._connection)
         return removed
 
+    def delete_item(self, item_id: str) -> int:
+        """Erase the examples of an item, since it is a person; returns how many there were. The counters stay."""
+        removed = self._archive.erase_item(item_id)
+        query = "SELECT event_kind, -count(*) FROM waiting WHERE item_id = ? GROUP BY event_kind"
+        with transaction(self._connection):
+            fewer = {_waiting_key(kind): count for kind, count in self._connection.execute(query, (item_id,))}
+            counts = self._add_counts(Counter(fewer))
+            removed += self._connection.execute("DELETE FROM shown WHERE item_id = ?", (item_id,)).rowcount
+            # An answer that showed nobody else has nothing left to close.
+            left = "EXISTS (SELECT 1 FROM shown WHERE answer_offset = answers.log_offset)"
+            self._connection.execute(f"DELETE FROM answers WHERE file IS NULL AND NOT {left}")
+            self._connection.execute("DELETE FROM waiting WHERE item_id = ?", (item_id,))
+        self._counts = counts
+        empty_wal(self._connection)
+        return removed
+
+    def item_ids(self) -> set[str]:
+        """Every item of which there is something. Reads the files."""
+        query = "SELECT item_id FROM shown UNION SELECT item_id FROM waiting"
+        return {item_id for (item_id,) in self._connection.execute(query)} | self._archive.item_ids()
+
     def user_ids(self) -> set[str]:
         """Everybody of whom there is something."""
         tables = ("answers", "waiting", "variant_users")

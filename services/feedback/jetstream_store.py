@@ -29,7 +29,7 @@ from collections.abc import AsyncIterator, Sequence
 from nats.js.errors import NotFoundError
 
 from services.feedback.config import JetStreamSettings
-from services.feedback.erased_users import GRACE_MS, happened_ms
+from services.feedback.erased_users import GRACE_MS, SHOWN_MS, happened_ms, items_of
 from services.feedback.group_commit import GroupCommit
 from services.feedback.jetstream_client import ANSWER_S, Cursor, Message
 from services.feedback.jetstream_connection import PROBLEMS, JetStreamConnection, not_ready
@@ -37,6 +37,7 @@ from services.feedback.jetstream_format import Names, decode_batch, decode_recor
 from services.feedback.records import Erasure, Feedback, Impression, LogRecord
 from services.feedback.store import Appended, Deleted
 from services.runtime.errors import InvalidFieldError, NotReadyError
+from services.runtime.people import NOBODY, People
 from services.runtime.pseudonym import erasure_digest
 from services.runtime.tail import Changes
 
@@ -63,8 +64,10 @@ class JetStreamEventLog:
         max_queued_count: int,
         retention_s: float | None = None,
         key_id: str = "",
+        people: People = NOBODY,
     ) -> None:
         """`key_id` tells under which key users' ids are pseudonyms; empty: they are not."""
+        self._people = people
         self.changes = Changes()
         self._names = Names(settings.prefix, scenario)
         self._connection = JetStreamConnection(
@@ -148,7 +151,8 @@ class JetStreamEventLog:
             (sequence,) = await self._publisher.publish(begun)
             self._own_erasures.add(erasure.erasure_id)
             try:
-                deleted = await self._erase(erasure, user_id.encode())
+                # A person is named by another id as an item.
+                deleted = await self._erase(erasure, b"" if self._people.are_items else user_id.encode())
                 await self._erase_batch(sequence)
             finally:
                 self._own_erasures.discard(erasure.erasure_id)
@@ -210,9 +214,9 @@ class JetStreamEventLog:
             if needle not in message.data:
                 continue
             record = decode_record(*message).record
-            if isinstance(record, Erasure) or erasure_digest(record.user_id) != erasure.user_digest:
+            if isinstance(record, Erasure) or (grace_ms := self._grace_ms(record, erasure)) is None:
                 continue
-            if message.sequence > offset and happened_ms(record) > erasure.erased_time_ms + GRACE_MS:
+            if message.sequence > offset and happened_ms(record) > erasure.erased_time_ms + grace_ms:
                 # The user came back.
                 continue
             # The server overwrites the message's bytes, unless it is told not to.
@@ -225,6 +229,15 @@ class JetStreamEventLog:
             offset = again or offset
         await self._connection.look()
         return Deleted(offset, removed_count)
+
+    def _grace_ms(self, record: Impression | Feedback, erasure: Erasure) -> int | None:
+        """How long after the erasure the record is still one of what was erased; None: it does not name the user."""
+        if erasure_digest(record.user_id) == erasure.user_digest:
+            return GRACE_MS
+        people = self._people
+        if people.are_items and any(people.digest_of(item) == erasure.user_digest for item in items_of(record)):
+            return SHOWN_MS
+        return None
 
     async def _offset_of(self, erasure: Erasure) -> int:
         message = await self._manager.get_last_msg(self._names.records, self._names.record_subject(erasure))

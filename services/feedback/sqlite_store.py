@@ -18,6 +18,7 @@ from services.feedback.group_commit import GroupCommit
 from services.feedback.records import Erasure, Feedback, Impression, LogRecord
 from services.feedback.store import Appended, Deleted
 from services.runtime.errors import NotReadyError, SetupError
+from services.runtime.people import NOBODY, People
 from services.runtime.pseudonym import erasure_digest
 from services.runtime.tail import Changes
 
@@ -126,7 +127,10 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 class SqliteEventLog:
     """An EventLog in `folder`/log.db. Make it inside a running event loop; the caller holds folder_lock.py's lock."""
 
-    def __init__(self, folder: Path, max_queued_count: int, retention_s: float | None = None) -> None:
+    def __init__(
+        self, folder: Path, max_queued_count: int, retention_s: float | None = None, people: People = NOBODY
+    ) -> None:
+        self._people = people
         self._writer = connect(folder / "log.db", "FULL")
         self._writer.executescript(_SCHEMA)
         add_columns(self._writer, "impressions", _LATER_COLUMNS)
@@ -310,6 +314,7 @@ class SqliteEventLog:
                 self._writer.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,)).rowcount
                 for table in ("impressions", "feedback")
             )
+            removed += self._delete_person(erasure_digest(user_id))
             (offset,) = self._writer.execute("SELECT next_offset FROM state").fetchone()
             arrival_ms = self._note_arrival(offset)
             # Of several erasures of a user the last says all.
@@ -323,6 +328,22 @@ class SqliteEventLog:
         # The write-ahead log still holds the old pages.
         empty_wal(self._writer)
         return Deleted(offset, removed)
+
+    def _delete_person(self, user_digest: bytes) -> int:
+        """Delete what others did with the person who is an item, and answers that showed them; returns how many."""
+        if not self._people.are_items:
+            return 0
+        shown = "SELECT value FROM impressions, json_each(impressions.item_ids)"
+        item_ids = self._writer.execute(f"SELECT item_id FROM feedback UNION {shown}").fetchall()
+        persons = [row for row in item_ids if self._people.digest_of(row[0]) == user_digest]
+        return sum(
+            self._writer.execute(statement, person).rowcount
+            for person in persons
+            for statement in (
+                "DELETE FROM feedback WHERE item_id = ?",
+                "DELETE FROM impressions WHERE EXISTS (SELECT 1 FROM json_each(item_ids) WHERE value = ?)",
+            )
+        )
 
     def _read_erasures(self) -> list[Erasure]:
         rows = self._reader.execute("SELECT erasure_id, user_digest, erased_time_ms FROM erasures").fetchall()

@@ -19,6 +19,7 @@ from services.feedback.partition import ALL, partition_of
 from services.feedback.records import Feedback, Impression
 from services.feedback.sqlite_store import SqliteEventLog
 from services.feedback.store import EventLog
+from services.runtime.people import People, people_of
 from services.runtime.pseudonym import Pseudonyms, claim_store
 from services.runtime.scenario import EVENT_NUMBERS, Scenario
 
@@ -73,14 +74,15 @@ def open_tenant(scenario: Scenario, store: StoreSettings, pseudonyms: Pseudonyms
     folder = store.path / scenario.name
     lock = lock_folder(folder)
     claim_store(folder / "pseudonyms", pseudonyms, any((folder / name).is_file() for name in ("log.db", "examples.db")))
-    log = _open_log(scenario.name, store, folder, settings.max_queued_count, retention_s, pseudonyms.key_id)
+    people = people_of(scenario, pseudonyms)
+    log = _open_log(scenario.name, store, folder, settings.max_queued_count, retention_s, pseudonyms.key_id, people)
     reader = LogReader(scenario.name, log)
     partition = ALL
     if isinstance(store, JetStreamSettings):
         partition = partition_of(store.partition, socket.gethostname())
     examples = ExampleStore(folder, AttributionRules(scenario.head, settings), partition)
-    erased_users = ErasedUsers(log)
-    attributor = Attributor(log, reader, examples, erased_users, settings.close_interval_s)
+    erased_users = ErasedUsers(log, people)
+    attributor = Attributor(log, reader, examples, erased_users, settings.close_interval_s, people)
     kinds = frozenset(EVENT_NUMBERS[event] for event in scenario.head.events)
     return Tenant(
         scenario.name,
@@ -97,8 +99,9 @@ def open_tenant(scenario: Scenario, store: StoreSettings, pseudonyms: Pseudonyms
 
 
 def _open_log(
-    scenario: str, store: StoreSettings, folder: Path, max_queued_count: int, retention_s: float | None, key_id: str
-) -> EventLog:
+    scenario: str, store: StoreSettings, folder: Path, max_queued_count: int, retention_s: float | None, key_id: str,
+    people: People,
+) -> EventLog:  # fmt: skip
     if isinstance(store, JetStreamSettings):
-        return JetStreamEventLog(store, scenario, max_queued_count, retention_s, key_id)
-    return SqliteEventLog(folder, max_queued_count, retention_s)
+        return JetStreamEventLog(store, scenario, max_queued_count, retention_s, key_id, people)
+    return SqliteEventLog(folder, max_queued_count, retention_s, people)

@@ -112,6 +112,38 @@ class LearningInfo(Settings):
     """By feature that is fitted to events."""
 
 
+class PrivacyInfo(Settings):
+    """Differential privacy of a bundle (docs/privacy.md): what it tells of any one user is bounded by ε and δ."""
+
+    epsilon: float = Field(ge=0)
+    """ε of everything in `covered` together."""
+    delta: float = Field(gt=0, lt=1)
+    """δ."""
+    unit: Literal["user"] = "user"
+    """Whose data is protected as one: all events of a user, added or removed."""
+    accountant: str
+    """How opacus added up ε."""
+    noise_multiplier: float = Field(gt=0)
+    """Standard deviation of a step's noise over clip_norm."""
+    clip_norm: float = Field(gt=0)
+    """Most length of a user's gradient."""
+    sample_rate: float = Field(gt=0, le=1)
+    """Probability that a step draws a user (Poisson sampling)."""
+    steps: int = Field(ge=1)
+    """Optimiser steps."""
+    popularity_noise_multiplier: float | None = None
+    """Standard deviation of the noise on the item counts, to which a user adds a vector of length 1 at most; none: the
+    counts are not there."""
+    users: int = Field(ge=1)
+    """Users that were learned from."""
+    covered: list[str]
+    """Files and fields that ε bounds, or that no user's events went into."""
+    not_covered: list[str]
+    """Fields of the manifest that were computed from users' events without noise."""
+    public: list[str]
+    """What is taken for known."""
+
+
 class MetricRow(Settings):
     """One figure of the evaluation, as `recmesh evaluate --json` writes it."""
 
@@ -189,7 +221,9 @@ class Manifest(Settings):
     reranker: RerankerInfo | None = None
     """None: this bundle has no re-ranker."""
     learning: LearningInfo | None = None
-    """What an update goes on from; none: made before there were updates."""
+    """What an update goes on from; none: made before there were updates, or private."""
+    privacy: PrivacyInfo | None = None
+    """None: nothing bounds what it tells of a user."""
     files: dict[str, FileInfo] = Field(default_factory=dict)
     """Every other file by relative path."""
 

@@ -28,9 +28,10 @@ EVENT_NAMES: dict[int, str] = {number: name for name, number in EVENT_NUMBERS.it
 
 SECTIONS = (
     "data", "training", "online", "promotion", "feature", "candidate", "scoring", "ranking", "feedback", "triton",
-    "simulation", "kubernetes",
+    "simulation", "people", "kubernetes",
 )  # fmt: skip
-"""Sections that belong to one component each; `kubernetes` belongs to the chart, which checks it by its schema."""
+"""Sections that belong to one component each, `people` to all that erase; `kubernetes` belongs to the chart, which
+checks it by its schema."""
 
 ITEM_TEXT_COLUMNS = ("title", "description", "categories", "brand", "price", "year")
 """What a template of item texts may name, beside attributes.<name>."""

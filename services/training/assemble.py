@@ -37,7 +37,8 @@ def build_bundle(adaptation: Adaptation, models: Path) -> Bundle:
     """Every step to the sealed bundle; steps done before are not repeated, and a bundle that stands is kept."""
     checkpoints = adaptation.checkpoints
     sections = ("item_adaptation", "user_tower", "collaborative", "scorer", "reranker")
-    key = state_key([adaptation.key(*sections), adaptation.settings.model_dump(mode="json", exclude={"trackers"})])
+    unused = {"trackers"} if adaptation.settings.privacy is not None else {"trackers", "privacy"}
+    key = state_key([adaptation.key(*sections), adaptation.settings.model_dump(mode="json", exclude=unused)])
     files_key = state_key([key, _FILES_VERSION])
     sealed = checkpoints.result("seal", files_key)
     if sealed is not None and (models / adaptation.scenario.name / sealed["version"]).is_dir():
@@ -113,7 +114,9 @@ def _manifest(unsealed: UnsealedBundle, decisions: State, calibrated: State, eva
             name: HistoryRecency(**asdict(table.recency)) for name, table in adaptation.tables.histories.items()
         },
         reranker=_reranker_info(unsealed, calibrated),
-        learning=_learning_info(adaptation),
+        # An update would learn without noise.
+        learning=None if adaptation.settings.privacy is not None else _learning_info(adaptation),
+        privacy=adaptation.privacy_info,
     )
 
 

@@ -10,6 +10,7 @@ from services.training.settings.collaborative import CollaborativeSettings
 from services.training.settings.distillation import DistillationSettings
 from services.training.settings.item_adaptation import ItemAdaptationSettings
 from services.training.settings.pretraining import PretrainingSettings
+from services.training.settings.privacy import PrivacySettings, check_privacy
 from services.training.settings.reranker import RerankerSettings
 from services.training.settings.scorer import ScorerSettings
 from services.training.settings.user_tower import UserTowerSettings
@@ -74,6 +75,8 @@ class TrainingSettings(Settings):
     """Step 5: the re-ranker."""
     distillation: DistillationSettings = DistillationSettings()
     """Step 6: the scorer learns once more, now from the re-ranker, too."""
+    privacy: PrivacySettings | None = None
+    """None: nothing bounds what a bundle tells of a user. Otherwise it is differentially private (docs/privacy.md)."""
 
     @model_validator(mode="after")
     def _check(self) -> "TrainingSettings":
@@ -94,6 +97,8 @@ class TrainingSettings(Settings):
             )
         if self.item_adaptation.replay_share and self.transfer_from is None:
             raise ValueError("item_adaptation.replay_share has no effect without transfer_from; set it")
+        if self.privacy is not None:
+            check_privacy(self)
         return self
 
 

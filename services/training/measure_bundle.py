@@ -10,6 +10,7 @@ from services.training.calibrate import Fusion, fuse, linear, platt
 from services.training.checkpoints import State
 from services.training.evaluate import compare
 from services.training.exported import ExportedScorer, FullModel
+from services.training.private.scorer import fixed_calibration
 from services.training.split import Queries, Split, build_queries
 from services.training.unsealed import UnsealedBundle
 
@@ -17,6 +18,10 @@ from services.training.unsealed import UnsealedBundle
 def calibrate_bundle(bundle: UnsealedBundle) -> State:
     """Calibration per task and, as "fusion", how the re-ranker's logit joins the scorer's. On validation."""
     adaptation, settings = bundle.adaptation, bundle.settings
+    if settings.privacy is not None:
+        scale = adaptation.towers.scale().item()
+        fixed = fixed_calibration(adaptation.tasks, scale, bundle.rating_range)
+        return {task: calibration.model_dump() for task, calibration in fixed.items()}
     validation = adaptation.validation
     found = calibrate_tasks(
         bundle.scorer(), validation, adaptation.tasks, adaptation.dataset.split, settings.calibration_candidates

@@ -21,6 +21,7 @@ from services.model.collaborative import ItemColumns
 from services.model.item_tower import ItemEncoder
 from services.model.reranker import Reranker
 from services.model.scorer import Scorer
+from services.runtime.bundle import PrivacyInfo
 from services.runtime.errors import SetupError
 from services.runtime.scenario import Scenario
 from services.training.adapt_items import adapt_items, encode_catalogue
@@ -380,6 +381,11 @@ class Adaptation:
             if isinstance(module, peft.tuners.lora.LoraLayer):
                 module.merge()
         return reranker.eval()
+
+    @property
+    def privacy_info(self) -> PrivacyInfo | None:
+        """What a bundle may say of its privacy; None: it is not private."""
+        return None
 
     def do_all(self, with_reranker: bool = True) -> dict[str, StepLog]:
         """Do every step that was not done before; how each went, by step."""

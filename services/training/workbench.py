@@ -31,6 +31,10 @@ class Workbench:
     def adaptation(self, settings: TrainingSettings | None = None, dataset: Dataset | None = None) -> Adaptation:
         """With other settings, or other data. SetupError when the scenario that it begins from is not at hand."""
         chosen = self.settings if settings is None else settings
+        if chosen.privacy is not None:
+            raise SetupError(
+                "training.privacy: every variant would learn from the users once more; remove it to compare"
+            )
         source = None
         if chosen.transfer_from is not None:
             if chosen.transfer_from not in self.sources:

@@ -13,7 +13,8 @@ from services.feedback.records import Erasure, Feedback, Impression
 from services.feedback.sqlite_store import SqliteEventLog
 from services.feedback.store import Appended, EventLog
 from services.runtime.errors import OverloadedError
-from services.runtime.pseudonym import erasure_digest
+from services.runtime.people import NOBODY, People
+from services.runtime.pseudonym import Pseudonyms, erasure_digest
 from tests.support.nats_process import NatsProcess, needs_nats
 from tests.support.waiting import until_ready
 
@@ -21,14 +22,14 @@ Place = Path | JetStreamSettings
 OpenLog = Callable[..., Awaitable[EventLog]]
 
 
-async def open_sqlite(folder: Place, retention_s: float | None) -> EventLog:
+async def open_sqlite(folder: Place, retention_s: float | None, people: People) -> EventLog:
     assert isinstance(folder, Path)
-    return SqliteEventLog(folder, 1_000, retention_s)
+    return SqliteEventLog(folder, 1_000, retention_s, people)
 
 
-async def open_jetstream(settings: Place, retention_s: float | None) -> EventLog:
+async def open_jetstream(settings: Place, retention_s: float | None, people: People) -> EventLog:
     assert isinstance(settings, JetStreamSettings)
-    log = JetStreamEventLog(settings, "video", 1_000, retention_s)
+    log = JetStreamEventLog(settings, "video", 1_000, retention_s, people=people)
     await until_ready(log)
     return log
 
@@ -53,10 +54,10 @@ async def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
             engine="jetstream", path=tmp_path, servers=servers, prefix=f"test-{uuid.uuid4().hex[:12]}"
         )
 
-    async def open_again(retention_s: float | None = None) -> EventLog:
+    async def open_again(retention_s: float | None = None, people: People = NOBODY) -> EventLog:
         while opened:
             await opened.pop().close()
-        opened.append(await request.param(place, retention_s))
+        opened.append(await request.param(place, retention_s, people))
         return opened[-1]
 
     yield open_again
@@ -261,3 +262,23 @@ async def test_records_from_before_there_was_a_retention_are_kept_through_it(ope
     await log.append([feedback("e2")])
     await log.remove_expired()
     assert (len(await log.read(0, 10)), log.expired_offset) == (2, 0)
+
+
+async def test_a_person_who_is_an_item_leaves_what_others_did_with_them(open_log: OpenLog) -> None:
+    """Ids of items are plain, those of users pseudonyms; the erasure names neither."""
+    pseudonyms = Pseudonyms(b"k" * 32, "social")
+    anna = pseudonyms.of("anna")
+    log = await open_log(people=People(pseudonyms, True))
+    on_anna = feedback("e2", "~bert")._replace(item_id="anna")
+    showed_anna = impression("r2", "~bert")._replace(item_ids=["carl", "anna"])
+    await log.append([feedback("e1", anna), on_anna, feedback("e3", "~bert")])
+    await log.append([impression("r1", "~bert"), showed_anna])
+    erased = await log.delete_user(anna, LONG_AGO_MS + 200_000_000_000)
+    assert erased.removed_count == 3
+    left = [entry.record for entry in await log.read(0, 10) if not isinstance(entry.record, Erasure)]
+    assert left == [feedback("e3", "~bert"), impression("r1", "~bert")]
+
+
+async def test_where_items_are_things_an_equal_id_is_another(log: EventLog) -> None:
+    await log.append([feedback("e1", "bert")._replace(item_id="anna"), feedback("e2", "anna")])
+    assert (await log.delete_user("anna", LONG_AGO_MS)).removed_count == 1

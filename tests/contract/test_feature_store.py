@@ -293,3 +293,31 @@ async def test_reads_and_writes_at_once_keep_histories_whole(store: FeatureStore
             await asyncio.sleep(0)
 
     await asyncio.gather(write(), read())
+
+
+async def test_a_person_who_is_an_item_is_retired_nameless_and_in_no_history(open_store: OpenStore) -> None:
+    store = await open_store()
+    await store.put_items([item("anna", "Anna's page"), item("carl", "Carl's page")])
+    events = [event(1, "bert", "anna"), event(2, "bert", "carl"), event(3, "dora", "anna", DISMISS)]
+    await store.apply_events([*events, event(4, "emil", "carl")], Checkpoint(4, 4))
+    untouched = await store.get_user("emil")
+    assert await store.erase_items(lambda item_id: item_id == "anna") == 3
+    assert await store.erase_items(lambda item_id: item_id == "anna") == 0
+    store = await open_store()
+    [left] = await store.get_items(["anna"])
+    assert left == Item("anna", "", "", [], "", None, None, "", {}, True)
+    # Who follows the catalogue hears of it.
+    changes = await store.read_item_changes(2, 10, NO_LIMIT)
+    assert [change.item for change in changes] == [left]
+    bert, dora = (await store.get_user("bert")).activity, (await store.get_user("dora")).activity
+    assert bert is not None
+    assert (bert.item_ids, bert.seen_item_ids, bert.values) == (["carl"], ["carl"], [4.0])
+    assert bert.event_counts == {RATING: 2}, "counters name nobody"
+    assert dora is not None
+    assert dora.dismissed_item_ids == []
+    assert (await store.get_user("emil")).activity == untouched.activity
+    # What comes later still counts, once.
+    await store.apply_events([event(4, "bert", "carl"), event(5, "bert", "dora")], Checkpoint(5, 5))
+    bert = (await store.get_user("bert")).activity
+    assert bert is not None
+    assert bert.item_ids == ["carl", "dora"]

@@ -15,6 +15,7 @@ from recmesh.feature.v1 import feature_service_pb2 as feature_pb
 from recmesh.feature.v1.feature_service_pb2_grpc import FeatureServiceStub
 from recmesh.feedback.v1 import feedback_service_pb2 as feedback_pb
 from recmesh.feedback.v1.feedback_service_pb2_grpc import FeedbackServiceStub
+from recmesh.type.v1.item_pb2 import Item
 from services.cli.privacy.erasure import Request, read_requests
 from services.cli.privacy.keys import read_pseudonyms
 from services.cli.privacy.search import sought_of
@@ -134,6 +135,51 @@ def test_one_call_erases_everywhere_and_no_copy_is_left(services: Services) -> N
     for process in services.processes.values():
         process.terminate()
     assert services.copies(ANNA) == []
+
+
+def fill_with_people(services: Services) -> None:
+    """Anna and Bert are users and items; each has seen the other's page, and Anna follows Bert."""
+    items = [Item(item_id=person, title=f"page of {person[:4]}") for person in (ANNA, BERT, "carl")]
+    services.store.UpsertItems(iter([feature_pb.UpsertItemsRequest(scenario="social", items=items)]))
+    for user, other in ((ANNA, BERT), (BERT, ANNA)):
+        shown = [impression(f"r-{user[:4]}-{n}", other, "carl", user_id=user) for n in range(5)]
+        shown.append(impression(f"r-{user[:4]}-9", "carl", user_id=user))
+        services.log.RecordImpressions(feedback_pb.RecordImpressionsRequest(scenario="social", impressions=shown))
+        clicks = [
+            event(f"e-{user[:4]}-{n}", user_id=user, item_id=item, request_id=f"r-{user[:4]}-{n}")
+            for n, item in enumerate((other, "carl"))
+        ]
+        services.log.RecordFeedback(feedback_pb.RecordFeedbackRequest(scenario="social", events=clicks))
+    list(services.log.ExportExamples(feedback_pb.ExportExamplesRequest(scenario="social")))
+
+
+def test_a_person_who_is_an_item_leaves_every_store_but_for_the_mark_that_keeps_them_out(services: Services) -> None:
+    fill_with_people(services)
+    ask = feature_pb.GetUserFeaturesRequest(scenario="social", user_id=BERT)
+    wait_for(lambda: list(services.store.GetUserFeatures(ask).history.item_ids) == [ANNA, "carl"])
+    tail = services.store.TailItems(feature_pb.TailItemsRequest(scenario="social"), timeout=60)
+    known: set[str] = set()
+    while len(known) < 3:
+        known |= {change.item_id for change in next(tail).items}
+    erase = feedback_pb.DeleteUserRequest(scenario="social", user_id=ANNA)
+    removed = services.log.DeleteUser(erase, timeout=60)
+    # Her own 6 answers and 2 clicks, Bert's 5 answers that showed her and his click on her.
+    assert (removed.record_count, removed.example_count) == (6 + 2 + 5 + 1, 11 + 5)
+    # Whoever follows the catalogue, candidate above all, is told at once that she is not to be shown.
+    told = next(tail)
+    assert [(change.item_id, change.retired, change.title) for change in told.items] == [(ANNA, True, "")]
+    tail.cancel()
+    wait_for(lambda: list(services.store.GetUserFeatures(ask).history.item_ids) == ["carl"])
+    exported = services.log.ExportExamples(feedback_pb.ExportExamplesRequest(scenario="social"))
+    assert {item for page in exported for item in page.item_ids} == {"carl"}
+    for process in services.processes.values():
+        process.terminate()
+    sought = sought_of(ANNA, read_pseudonyms(services.state, "social"))
+    left = list(find_copies(services.state, "social", sought))
+    # No bundle is here that would need it, but the store cannot know: the retired item's id, and nothing of her.
+    assert {copy.path.relative_to(services.state.root).as_posix() for copy in left} == {"feature/social/data.mdb"}
+    assert {copy.place.split(" ")[0] for copy in left} == {"id"}
+    assert services.copies(ANNA), "in a scenario in which items are things she is still a user"
 
 
 def test_who_was_killed_meanwhile_follows_after_the_restart(services: Services) -> None:

@@ -26,6 +26,12 @@ SCENARIOS = {
         "tasks": {"click": {"events": ["click", "play"]}},
         "catalogue": {"require_title": False},
     },
+    "social": {
+        "description": "People recommended to people.",
+        "events": ["view", "click", "follow"],
+        "tasks": {"click": {"events": ["click", "follow"]}},
+        "people": {"are_items": True},
+    },
 }
 
 
@@ -35,7 +41,7 @@ def now_ms() -> int:
 
 
 def scenario_file(folder: Path) -> str:
-    """A file with both scenarios."""
+    """A file with all of them."""
     path = folder / "scenarios.yaml"
     path.write_text(yaml.safe_dump({"scenarios": SCENARIOS}))
     return str(path)

@@ -61,6 +61,15 @@ def rolled_back(experiment: ExperimentSettings, variant: str, reason: str) -> Ex
     return _parse(document, now if now[variant] else None)
 
 
+def with_version(experiment: ExperimentSettings, variant: str, version: str) -> ExperimentSettings:
+    """The experiment with another model version for a variant."""
+    document = document_of(experiment)
+    for entry in document["variants"]:
+        if entry["name"] == variant:
+            entry["model_version"] = version
+    return _parse(document, None)
+
+
 def _parse(document: dict[str, Any], before: Mapping[str, float] | None) -> ExperimentSettings:
     if before is not None:
         # The oldest steps go when there are too many: then more users than must change their variant, once.

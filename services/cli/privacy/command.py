@@ -20,10 +20,14 @@ from services.cli.privacy.erasure import (
 )
 from services.cli.privacy.keys import known_scenarios, read_pseudonyms
 from services.cli.privacy.search import sought_of
+from services.cli.privacy.tables import bundles_with_item
 from services.cli.privacy.verify import find_copies
+from services.cli.scenarios import FOLDER, scenario_files
 from services.cli.state import StateFolder
 from services.runtime.checks import check_id
 from services.runtime.errors import SetupError
+from services.runtime.people import PeopleSettings
+from services.runtime.scenario import load_scenarios
 
 app = typer.Typer(help="Erase a user, and prove that no copy is left.", no_args_is_help=True)
 WAITS_STATUS = 3
@@ -36,8 +40,14 @@ def delete_user(
     user: Annotated[str, typer.Argument(help="User id.")] = "",
     all_scenarios: Annotated[bool, typer.Option("--all-scenarios", help="In every scenario.")] = False,
     state: StateOption = DEFAULT_STATE,
+    scenario_file: Annotated[
+        list[Path] | None, typer.Option("--scenario-file", help="Scenario file; default: all of deploy/scenarios.")
+    ] = None,
 ) -> None:
     """Erase a user everywhere: tables, stores, log, examples, spool. Says what was removed.
+
+    Where people are items (`people.are_items` of the scenario file) the person leaves the catalogue, others' histories
+    and events, too, and the bundles that still hold them are named.
 
     Interrupted, it goes on when it is run again, or at the next `recmesh up`. Status 3: nothing runs on this state
     folder, so the stores follow at the next `recmesh up`.
@@ -50,7 +60,7 @@ def delete_user(
     user_id = check_id("USER", user or scenario)
     scenarios = known_scenarios(folder) if all_scenarios else [_known(folder, scenario)]
     for name in scenarios:
-        request = Request(scenario=name, user_id=user_id)
+        request = Request(scenario=name, user_id=user_id, is_item=_are_items(name, scenario_file))
         if request not in read_requests(folder).values():
             note_request(folder, request)
     waits = False
@@ -70,6 +80,13 @@ def _finish(folder: StateFolder, path: Path, request: Request, state: Path, cons
     for place, count in removed.items():
         table.add_row(place, f"{count:,}")
     console.print(table)
+    if request.is_item and (held := bundles_with_item(folder.models, request.scenario, request.user_id)):
+        console.print(
+            f"held as an item, and kept out of every answer, by {', '.join(held)}: run `recmesh adapt "
+            f"{request.scenario}` and remove the folders of these versions",
+            style="yellow",
+            soft_wrap=True,
+        )
     if not runs:
         console.print("nothing runs on this state folder: the stores follow at the next `recmesh up`", style="yellow")
         return False
@@ -77,6 +94,15 @@ def _finish(folder: StateFolder, path: Path, request: Request, state: Path, cons
         console.print("impressions of the user wait in ranking's spool; the log drops them as they come")
     forget_request(path)
     return True
+
+
+def _are_items(scenario: str, files: list[Path] | None) -> bool:
+    """Whether the scenario's items are people. Where no file tells of it, they are things. SetupError when files are
+    named and none does."""
+    scenarios = load_scenarios(scenario_files(files)) if files or FOLDER.is_dir() else {}
+    if files and scenario not in scenarios:
+        raise SetupError(f"--scenario-file: no file tells of {scenario!r}; it tells of {', '.join(scenarios)}")
+    return scenario in scenarios and scenarios[scenario].section("people", PeopleSettings).are_items
 
 
 @app.command("verify")
@@ -88,10 +114,14 @@ def verify(
         typer.Option("--also", help="A further file or folder to search, e.g. a server's; repeat it."),
     ] = None,
     state: StateOption = DEFAULT_STATE,
+    scenario_file: Annotated[
+        list[Path] | None, typer.Option("--scenario-file", help="Scenario file; default: all of deploy/scenarios.")
+    ] = None,
 ) -> None:
     """Search every file for the user's id and pseudonym; status 1 when one is found."""
     folder, console = StateFolder(state), open_console()
-    sought = sought_of(check_id("USER", user), read_pseudonyms(folder, _known(folder, scenario)))
+    pseudonyms = read_pseudonyms(folder, _known(folder, scenario))
+    sought = sought_of(check_id("USER", user), pseudonyms, _are_items(scenario, scenario_file))
     for path in also or []:
         if not path.exists():
             raise SetupError(f"--also {path}: no such file or folder")

@@ -41,6 +41,8 @@ class Request(Settings):
     """Whose user it is."""
     user_id: str = Field(min_length=1)
     """As the tables have it."""
+    is_item: bool = False
+    """Whether the user is an item, too: the scenario's `people.are_items`."""
 
 
 def note_request(state: StateFolder, request: Request) -> Path:
@@ -68,7 +70,7 @@ def erase_locally(state: StateFolder, request: Request) -> dict[str, int]:
     sought = _sought(state, request)
     names = list(sought.names)
     return {
-        "rows of the tables": erase_rows(state.data(request.scenario), names),
+        "rows of the tables": erase_rows(state.data(request.scenario), names, request.is_item),
         "files of training": erase_artefacts(state.root / "training" / request.scenario, sought),
     }
 
@@ -114,4 +116,4 @@ def forget_request(path: Path) -> None:
 
 
 def _sought(state: StateFolder, request: Request) -> Sought:
-    return sought_of(request.user_id, read_pseudonyms(state, request.scenario))
+    return sought_of(request.user_id, read_pseudonyms(state, request.scenario), request.is_item)

@@ -29,6 +29,7 @@ _ZIP = b"PK\x03\x04"
 _GZIP = b"\x1f\x8b"
 _LMDB_USERS = (b"attributes", b"activities")
 _USER_COLUMNS = ("user_id", "user_ids")
+_ITEM_COLUMNS = ("item_id", "item_ids")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Sought:
 
     user_id: str
     pseudonym: str
+    is_item: bool = False
+    """Whether the user is an item of the same id, too: a short id is then looked for where items are, as well."""
     needles: dict[bytes, str] = field(init=False)
     """Searched for anywhere, with what each is."""
     quoted: re.Pattern[bytes] | None = field(init=False)
@@ -59,14 +62,19 @@ class Sought:
         return len(self.user_id.encode()) < SHORT_BYTES
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Of tables, those in which a short id is this user."""
+        return (*_USER_COLUMNS, *_ITEM_COLUMNS) if self.is_item else _USER_COLUMNS
+
+    @property
     def names(self) -> dict[str, str]:
         """Both names, with what each is."""
         return {self.pseudonym: "pseudonym"} | {self.user_id: "id"}
 
 
-def sought_of(user_id: str, pseudonyms: Pseudonyms) -> Sought:
-    """The user's id and pseudonym."""
-    return Sought(user_id, pseudonyms.of(user_id))
+def sought_of(user_id: str, pseudonyms: Pseudonyms, is_item: bool = False) -> Sought:
+    """The user's id and pseudonym; `is_item`: items are people."""
+    return Sought(user_id, pseudonyms.of(user_id), is_item)
 
 
 def find_in_file(path: Path, sought: Sought) -> list[str]:
@@ -119,7 +127,7 @@ def _find_in_parquet(path: Path, sought: Sought) -> Iterator[str]:
                 texts = _texts(column)
                 if texts is None:
                     continue
-                is_user = name in _USER_COLUMNS
+                is_user = name in sought.columns
                 for text, what in sought.names.items():
                     if what == "id" and sought.is_short and not is_user:
                         continue
@@ -148,7 +156,7 @@ def _find_in_sqlite(path: Path, sought: Sought) -> Iterator[str]:
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         for (table,) in tables:
             columns = [row[1] for row in database.execute(f'PRAGMA table_info("{table}")')]
-            for column in (column for column in columns if column in _USER_COLUMNS):
+            for column in (column for column in columns if column in sought.columns):
                 query = f'SELECT 1 FROM "{table}" WHERE "{column}" = ? LIMIT 1'
                 if database.execute(query, (sought.user_id,)).fetchone():
                     yield f"short id in {table}.{column}"
@@ -156,7 +164,7 @@ def _find_in_sqlite(path: Path, sought: Sought) -> Iterator[str]:
 
 def _find_in_lmdb(path: Path, sought: Sought) -> Iterator[str]:
     with lmdb.open(str(path.parent), readonly=True, lock=False, max_dbs=8) as environment, environment.begin() as txn:
-        for name in _LMDB_USERS:
+        for name in (*_LMDB_USERS, b"items") if sought.is_item else _LMDB_USERS:
             try:
                 database = environment.open_db(name, txn=txn, create=False)
             except lmdb.NotFoundError:

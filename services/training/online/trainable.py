@@ -45,7 +45,8 @@ class Trainable:
 
     @classmethod
     def load(cls, bundle: Bundle) -> "Trainable":
-        """Those of a bundle. SetupError when it was made before there were updates."""
+        """Those of a bundle. SetupError when it is private, or was made before there were updates."""
+        refuse_private(bundle)
         if bundle.manifest.learning is None or not (bundle.path / TRAINABLE).is_file():
             raise SetupError(
                 f"{bundle.path}: holds no weights to go on from (it was made by an older version); run "
@@ -58,6 +59,16 @@ class Trainable:
             return {name.removeprefix(prefix): value for name, value in found.items()}
 
         return cls(part(_USERS), tensors[_LOG_SCALE], part(_SCORER))
+
+
+def refuse_private(bundle: Bundle) -> None:
+    """SetupError when the bundle is private: an update learns without noise."""
+    if bundle.manifest.privacy is not None:
+        name = bundle.manifest.scenario
+        raise SetupError(
+            f"{bundle.path}: was adapted with differential privacy, and an update learns without; run `recmesh data "
+            f"append {name}` and `recmesh adapt {name}`, or adapt without training.privacy first"
+        )
 
 
 def make_users(settings: TrainingSettings, trainable: Trainable) -> UserTower:

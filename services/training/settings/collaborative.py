@@ -11,7 +11,7 @@ class CollaborativeSettings(Settings):
     """The item-to-item weights and the popularity columns that the dense features come from. Where there are several
     values, the best on validation is taken."""
 
-    validation_queries: int = Field(default=4000, ge=10)
+    validation_queries: int = Field(default=3000, ge=10)
     """Validation queries that choose: many, since much is tried and what differs by chance must not win."""
     window_events: list[Annotated[int, Field(ge=2)] | None] = Field(default=[None, 50], min_length=1)
     """Items go together within sessions of so many events of a user, overlapping by half; none: within all of them."""

@@ -14,7 +14,7 @@ class RerankerSettings(Settings):
 
     enabled: bool = True
     """Train and export it. It needs a BERT-type base model."""
-    steps: int = Field(default=40, ge=1)
+    steps: int = Field(default=30, ge=1)
     """Optimiser steps."""
     batch_histories: int = Field(default=8, ge=1)
     """Histories per step."""
@@ -40,7 +40,7 @@ class RerankerSettings(Settings):
     """Length a candidate's tokens are cut to."""
     rerank_count: int = Field(default=32, ge=2)
     """Candidates re-ranked per query when its weight is fitted and when it is evaluated."""
-    fusion_queries: int = Field(default=200, ge=10)
+    fusion_queries: int = Field(default=100, ge=10)
     """Validation queries on which its weight against the scorer is fitted."""
     evaluation_queries: int = Field(default=100, ge=10)
     """Test queries on which the re-ranked order is measured."""

@@ -186,6 +186,38 @@ def names_of(folder: Path) -> set[str]:
     return {user for path in paths for user in pq.ParquetFile(path).read()["user_id"].to_pylist()}
 
 
+def test_an_item_that_is_an_erased_person_is_in_no_file_and_no_open_answer(tmp_path: Path) -> None:
+    store = ExampleStore(tmp_path, RULES)
+    shows = [
+        ("r0", ["a", "eva-maria"]),
+        ("r1", ["eva-maria"]),
+        ("r2", ["b"]),
+        ("r3", ["eva-maria"]),
+        ("r4", ["a", "eva-maria"]),
+        ("r5", ["eva-maria"]),
+    ]
+    days = [0, 0, DAY_MS, 2 * DAY_MS, 9 * DAY_MS, 9 * DAY_MS]
+    answers = [impression(name, *items, served_ms=NOW + day) for (name, items), day in zip(shows, days, strict=True)]
+    store.apply(log_of(*answers, click("e1", "eva-maria", "unheard")), NOW)
+    assert close_all(store, CLOSED + 3 * DAY_MS) == 4
+    assert store.item_ids() == {"a", "b", "eva-maria"}
+    assert store.delete_item("eva-maria") == 5
+    assert store.delete_item("eva-maria") == 0
+    assert [(one.request_id, one.item_id, one.position) for one in examples_of(store)] == [
+        ("r0", "a", 0), ("r2", "b", 0), ("r4", "a", 0),
+    ]  # fmt: skip
+    assert len(files(tmp_path)) == 2, "a file of nobody else is gone"
+    # What is left of the open answers closes as ever.
+    assert close_all(store, CLOSED + 12 * DAY_MS) == 1
+    assert store.item_ids() == {"a", "b"}
+    store.close()
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or b"eva-maria" not in path.read_bytes(), path
+    store = ExampleStore(tmp_path, RULES)
+    assert len(examples_of(store)) == 3
+    store.close()
+
+
 def test_an_erased_user_is_in_no_file(tmp_path: Path) -> None:
     store = three_files(tmp_path)
     untouched = tmp_path / "examples" / files(tmp_path)[2]

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.feedback.erased_users import GRACE_MS, ErasedUsers
+from services.feedback.erased_users import GRACE_MS, SHOWN_MS, ErasedUsers
 from services.feedback.records import Erasure, Feedback, Impression
 from services.runtime.errors import NotReadyError
-from services.runtime.pseudonym import erasure_digest
+from services.runtime.people import People
+from services.runtime.pseudonym import Pseudonyms, erasure_digest
 
 ERASED_MS = 1_700_000_000_000
 
@@ -62,6 +63,25 @@ async def test_the_log_is_read_once_and_again_when_it_was_away() -> None:
     await users.load()
     assert log.reads == 2
     assert users.kept([click("anna", 1)]) == []
+
+
+async def test_where_people_are_items_nothing_on_an_erased_one_comes_for_a_day() -> None:
+    """A page that was there before the erasure may be clicked on later."""
+    pseudonyms = Pseudonyms(b"k" * 32, "social")
+    log = Log(erasure(pseudonyms.of("anna")))
+    users = ErasedUsers(log, People(pseudonyms, True))  # type: ignore[arg-type]
+    await users.load()
+
+    def on(item_id: str, time_ms: int) -> Feedback:
+        return click("~bert", time_ms)._replace(item_id=item_id)
+
+    soon, late = ERASED_MS + SHOWN_MS, ERASED_MS + SHOWN_MS + 1
+    assert users.kept([on("anna", soon), on("anna", late), on("carl", soon)]) == [on("anna", late), on("carl", soon)]
+    page = shown("~bert", soon)._replace(item_ids=["carl", "anna"])
+    assert users.kept([page, shown("~bert", soon)]) == [shown("~bert", soon)]
+    things = ErasedUsers(log)  # type: ignore[arg-type]
+    await things.load()
+    assert things.kept([on("anna", soon)]) == [on("anna", soon)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=8), st.integers(0, 9))

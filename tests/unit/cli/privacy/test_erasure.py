@@ -150,3 +150,49 @@ def test_a_key_is_made_for_an_empty_state_only(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="feature hold users' ids as they came"):
         ensure_key(state)
     assert not state.key.exists()
+
+
+def people_tables() -> Tables:
+    events = [
+        {"event_id": f"e{n}", "user_id": user, "item_id": item, "event": "follow", "event_time": n}
+        for n, (user, item) in enumerate([(ANNA, "bert"), ("bert", ANNA), ("bert", "carl")])
+    ]
+    return Tables(
+        pa.Table.from_pylist([{"item_id": name, "title": f"page of {name}"} for name in (ANNA, "bert", "carl")], ITEMS),
+        pa.Table.from_pylist([{"user_id": ANNA}, {"user_id": "bert"}], USERS),
+        pa.Table.from_pylist(events, EVENTS),
+    )
+
+
+def test_a_person_who_is_an_item_leaves_the_tables_and_the_bundles_that_hold_them_are_named(
+    state: StateFolder,
+) -> None:
+    """`social` is a scenario of people."""
+    write_tables(state.data("social"), people_tables())
+    for version, items in (("v1", [ANNA, "bert"]), ("v2", ["bert"])):
+        folder = state.models / "social" / version
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").touch()
+        pa.parquet.write_table(pa.table({"item_id": items}), folder / "items.parquet")
+    code, output = run("delete-user", "social", ANNA, "--state", str(state.root))
+    assert code == 3
+    assert "held as an item, and kept out of every answer, by v1: run" in output
+    left = read_tables(state.data("social"))
+    assert left.items["item_id"].to_pylist() == ["bert", "carl"]
+    assert left.users["user_id"].to_pylist() == ["bert"]
+    assert left.events["event_id"].to_pylist() == ["e2"]
+    assert list(read_requests(state).values()) == [Request(scenario="social", user_id=ANNA, is_item=True)]
+
+
+def test_where_items_are_things_an_equal_id_stays(state: StateFolder) -> None:
+    write_tables(state.data("video"), people_tables())
+    erase_locally(state, Request(scenario="video", user_id=ANNA))
+    left = read_tables(state.data("video"))
+    assert left.items.num_rows == 3
+    assert left.events["event_id"].to_pylist() == ["e1", "e2"]
+
+
+def test_a_scenario_file_that_does_not_tell_of_the_scenario_is_refused(state: StateFolder) -> None:
+    arguments = ("delete-user", "video", ANNA, "--state", str(state.root))
+    with pytest.raises(SetupError, match=r"no file tells of 'video'; it tells of social"):
+        run(*arguments, "--scenario-file", "deploy/scenarios/social.yaml")

@@ -1,0 +1,1 @@
+"""An adaptation that is differentially private for users (docs/adr/0015-differential-privacy.md)."""
