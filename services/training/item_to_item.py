@@ -129,67 +129,84 @@ def choose_weights(
     Friedman, Olshen and Stone, 1984): of many trials one is best by chance, and what comes by chance on validation is
     lost later. Of the others, which shrink more or less, the best is taken.
     """
-    decays = sorted(set(settings.decays), reverse=True)
-    few_decays = decays[::2]
-    half_lives = (None, *settings.half_lives_hours)
-    per_family = 1 + len(decays) * len(half_lives)
-    trials = sum(
-        each.fit_count * len(few_decays) + len(each.popularity_exponents) * len(each.dropouts)
-        for each in families.values()
-    )
+    with reporter.track(
+        "Item-to-item weights", sum(_trial_count(each, settings) for each in families.values())
+    ) as advance:
+        search = _Search(counts, validation, settings, advance)
+        return {name: search.choose(family) for name, family in families.items()}
 
-    with reporter.track("Item-to-item weights", trials + per_family * len(families)) as advance:
 
-        def gains(method: DecayedSum) -> FloatArray:
-            values = query_ndcg(method, validation)
-            advance(f"ndcg@10 {values.mean() if len(values) else 0.0:.3f}")
-            return values
+def _decays(settings: CollaborativeSettings) -> list[float]:
+    """The simplest first: events that do not wear off."""
+    return sorted(set(settings.decays), reverse=True)
 
-        def best(trials: Iterable[tuple[Setting, DecayedSum]]) -> Tuned[DecayedSum]:
-            return best_of(trials, lambda method: float(gains(method).mean()) if len(validation) else 0.0)
 
-        def simplest(trials: Iterator[tuple[Setting, DecayedSum]]) -> tuple[Setting, DecayedSum]:
-            return simplest_of(trials, gains, validation.users)
+def _half_lives(settings: CollaborativeSettings) -> list[float | None]:
+    return [None, *settings.half_lives_hours]
 
-        def fitted(family: Family, source: csr_matrix | FloatArray, value: float | None) -> Iterator[DecayedSum]:
-            weights = family.fit(source, value, family.dropouts[0])
-            return (DecayedSum("weights", weights, Recency(decay), settings.history_events) for decay in few_decays)
 
-        def tuned(family: Family) -> Chosen:
-            first, *others = family.sources
-            of_first = best(
-                ({"value": value}, each) for value in family.values for each in fitted(family, first, value)
-            )
-            value = of_first.setting["value"]
-            of_others: Iterator[tuple[Setting, DecayedSum]] = (
-                ({"source": number}, each)
-                for number, source in enumerate(others, start=1)
-                for each in fitted(family, source, value)
-            )
-            source, of_source = simplest(chain([({"source": 0}, of_first.method)], of_others))
-            _, worn = simplest(
-                ({}, replace(of_source, recency=Recency(decay, hours))) for hours in half_lives for decay in decays
-            )
-            chosen_source = family.sources[int(source["source"] or 0)]
+def _trial_count(family: Family, settings: CollaborativeSettings) -> int:
+    of_fits = family.fit_count * len(_decays(settings)[::2]) + 1
+    of_wear = len(_decays(settings)) * len(_half_lives(settings))
+    return of_fits + of_wear + len(family.dropouts) * len(family.popularity_exponents)
 
-            def shrunk() -> Iterator[tuple[Setting, DecayedSum]]:
-                for dropout in family.dropouts:
-                    again = dropout != family.dropouts[0]
-                    weights = family.fit(chosen_source, value, dropout) if again else worn.weights
-                    for exponent in family.popularity_exponents:
-                        held_back = replace(worn, weights=less_popular(weights, counts, exponent))
-                        yield {"dropout": dropout, "exponent": exponent}, held_back
 
-            last = best(shrunk())
-            return Chosen(
-                last.method,
-                int(source["source"] or 0),
-                float(value or 0.0),
-                float(last.setting["exponent"] or 0.0),
-                float(last.setting["dropout"] or 0.0),
-            )
+@dataclass(frozen=True)
+class _Search:
+    """What `choose_weights` tries of one family."""
 
-        return {name: tuned(family) for name, family in families.items()}
+    counts: IntArray  # [N]
+    validation: Queries
+    settings: CollaborativeSettings
+    advance: Callable[[str], None]
+
+    def choose(self, family: Family) -> Chosen:
+        first, *others = family.sources
+        best = self._best(
+            ({"value": value}, each) for value in family.values for each in self._fitted(family, first, value)
+        )
+        value = best.setting["value"]
+        of_others: Iterator[tuple[Setting, DecayedSum]] = (
+            ({"source": number}, each)
+            for number, source in enumerate(others, start=1)
+            for each in self._fitted(family, source, value)
+        )
+        by_source, fitted = self._simplest(chain([({"source": 0}, best.method)], of_others))
+        source = int(by_source["source"] or 0)
+        _, worn = self._simplest(
+            ({}, replace(fitted, recency=Recency(decay, hours)))
+            for hours in _half_lives(self.settings)
+            for decay in _decays(self.settings)
+        )
+        last = self._best(self._shrunk(family, family.sources[source], value, worn))
+        exponent, dropout = last.setting["exponent"], last.setting["dropout"]
+        return Chosen(last.method, source, float(value or 0.0), float(exponent or 0.0), float(dropout or 0.0))
+
+    def _fitted(self, family: Family, source: csr_matrix | FloatArray, value: float | None) -> Iterator[DecayedSum]:
+        weights = family.fit(source, value, family.dropouts[0])
+        few = _decays(self.settings)[::2]
+        return (DecayedSum("weights", weights, Recency(decay), self.settings.history_events) for decay in few)
+
+    def _shrunk(
+        self, family: Family, source: csr_matrix | FloatArray, value: float | None, worn: DecayedSum
+    ) -> Iterator[tuple[Setting, DecayedSum]]:
+        for dropout in family.dropouts:
+            again = dropout != family.dropouts[0]
+            weights = family.fit(source, value, dropout) if again else worn.weights
+            for exponent in family.popularity_exponents:
+                held_back = replace(worn, weights=less_popular(weights, self.counts, exponent))
+                yield {"dropout": dropout, "exponent": exponent}, held_back
+
+    def _gains(self, method: DecayedSum) -> FloatArray:
+        values = query_ndcg(method, self.validation)
+        self.advance(f"ndcg@10 {values.mean() if len(values) else 0.0:.3f}")
+        return values
+
+    def _best(self, trials: Iterable[tuple[Setting, DecayedSum]]) -> Tuned[DecayedSum]:
+        return best_of(trials, lambda method: float(self._gains(method).mean()) if len(self.validation) else 0.0)
+
+    def _simplest(self, trials: Iterable[tuple[Setting, DecayedSum]]) -> tuple[Setting, DecayedSum]:
+        return simplest_of(trials, self._gains, self.validation.users)
 
 
 def simplest_of(

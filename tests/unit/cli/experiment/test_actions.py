@@ -5,7 +5,6 @@ import yaml
 
 from services.cli.experiment.actions import roll_back, set_shares, start_experiment, stop_experiment
 from services.cli.experiment.files import ExperimentFiles
-from services.cli.state import StateFolder
 from services.ranking.experiment_file import read_experiment
 from services.runtime.errors import InvalidFieldError, SetupError
 from services.runtime.scenario import Scenario
@@ -16,15 +15,6 @@ HEAD = {"description": "d", "events": ["click"], "tasks": {"click": {"events": [
 
 def scenario(**ranking):
     return Scenario("video", HEAD | {"ranking": ranking}, "video.yaml")
-
-
-@pytest.fixture
-def state(tmp_path):
-    folder = StateFolder(tmp_path)
-    (folder.models / "video").mkdir(parents=True)
-    (folder.models / "video" / "CURRENT").write_text("v1\n")
-    (folder.models / "video" / "VARIANTS").write_text("v2\n")
-    return folder
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from services.cli.state import StateFolder
 from services.ranking.config import ExperimentSettings
 from services.runtime.bundle import served_versions
 from tests.unit.cli.experiment.test_actions import scenario
-from tests.unit.cli.experiment.test_actions import state as state
 
 DEALT = {
     "name": "learn",

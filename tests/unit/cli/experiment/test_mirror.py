@@ -3,19 +3,9 @@
 import pytest
 
 from services.cli.experiment.mirror import start_mirror, stop_mirror
-from services.cli.state import StateFolder
 from services.ranking.mirror_file import mirror_path, read_mirror
 from services.ranking.mirror_settings import MirrorSettings
 from services.runtime.errors import SetupError
-
-
-@pytest.fixture
-def state(tmp_path):
-    folder = StateFolder(tmp_path)
-    (folder.models / "video").mkdir(parents=True)
-    (folder.models / "video" / "CURRENT").write_text("v1\n")
-    (folder.models / "video" / "VARIANTS").write_text("v2\n")
-    return folder
 
 
 def test_ranking_reads_what_is_written(state):
