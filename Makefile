@@ -7,7 +7,10 @@ STATE ?= .recmesh
 ONCE ?=
 # Much of the tests' time is waiting for processes. Files stay whole: their tests share servers.
 TESTERS ?= 2
-SIDE_BY_SIDE := $(if $(filter-out 1,$(TESTERS)),-n $(TESTERS) --dist loadfile)
+# A crashed process ends the run: after a restart `loadfile` would wait for ever.
+SIDE_BY_SIDE := $(if $(filter-out 1,$(TESTERS)),-n $(TESTERS) --dist loadfile --max-worker-restart 0)
+# A test that not even pytest-timeout can end says where it hangs, and its process ends.
+NO_HANGING := -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true
 PROTOS := $(shell find protos -name '*.proto')
 
 .DEFAULT_GOAL := help
@@ -51,7 +54,7 @@ run: setup ## Real data, an adapted model, all services up, a recommendation, a 
 	$(BIN)/recmesh run --state $(STATE) $(if $(ONCE),--once)
 
 test: setup lint ## Lint and the tests that take less than 15 minutes on two cores. TESTERS=1: one after the other.
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(NO_HANGING)
 
 test-all: setup lint ## All tests, slow ones included.
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m ''

@@ -91,6 +91,14 @@ def test_who_takes_user_ids_has_the_key_of_pseudonyms(rendered):
         assert ("/etc/recmesh/privacy" in mounts) == (key_file is not None)
 
 
+def test_an_update_finds_the_key_of_pseudonyms_in_its_state_folder(rendered):
+    pod = pods_of(rendered["external-engines"])["CronJob/recmesh-update-music"]
+    (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "privacy"]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "privacy"]
+    assert mount["mountPath"] == f"/state/{StateFolder(Path('/state')).key.name}"
+    assert mount["subPath"] == volume["secret"]["items"][0]["path"]
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_scenario_files_and_models_are_taken(name, rendered, tmp_path):
     for component, document in config_maps(rendered[name]):

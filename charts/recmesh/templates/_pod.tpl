@@ -151,6 +151,15 @@ livenessProbe:
 - name: tmp
   emptyDir: {}
 {{- include "recmesh.tlsVolume" . }}
+{{- include "recmesh.privacyVolume" . }}
+{{- end -}}
+
+{{/* Not empty for a component that makes pseudonyms, where there is a key. dict root, component */}}
+{{- define "recmesh.knowsUsers" -}}
+{{- if and .root.Values.privacy.keySecret.name (has .component (list "ranking" "feature" "feedback" "update")) }}true{{ end -}}
+{{- end -}}
+
+{{- define "recmesh.privacyVolume" -}}
 {{- if include "recmesh.knowsUsers" . }}
 - name: privacy
   secret:
@@ -159,11 +168,6 @@ livenessProbe:
     defaultMode: 0440
     items: [{key: {{ .root.Values.privacy.keySecret.key }}, path: pseudonym.key}]
 {{- end }}
-{{- end -}}
-
-{{/* Not empty for a component that makes pseudonyms, where there is a key. dict root, component */}}
-{{- define "recmesh.knowsUsers" -}}
-{{- if and .root.Values.privacy.keySecret.name (has .component (list "ranking" "feature" "feedback")) }}true{{ end -}}
 {{- end -}}
 
 {{- define "recmesh.tlsVolume" -}}
