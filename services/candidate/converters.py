@@ -13,7 +13,7 @@ from recmesh.scoring.v1 import scoring_service_pb2 as scoring_pb
 from recmesh.type.v1 import item_pb2
 from services.candidate.index import FloatArray
 from services.candidate.new_items import Embedded, ItemChange
-from services.candidate.retrieval import Retrieved, SourceInfo
+from services.candidate.retrieval import PastEvents, Retrieved, SourceInfo
 from services.candidate.scenario_state import EventBatch, ItemBatch
 from services.model.text import ItemFields
 from services.runtime.checks import check_count, check_id, check_optional_id, check_range
@@ -31,8 +31,7 @@ class RetrieveRequest:
     """A checked RetrieveCandidatesRequest beside its scenario."""
 
     user_vector: FloatArray | None
-    history_item_ids: Sequence[str]
-    history_times_ms: Sequence[int]
+    past: PastEvents
     candidate_count: int
     exclude_item_ids: Sequence[str]
     include_item_ids: Sequence[str]
@@ -53,8 +52,7 @@ def retrieve_request(request: pb.RetrieveCandidatesRequest) -> RetrieveRequest:
     _check_ids("include_item_ids", request.include_item_ids, MAX_INCLUDED)
     return RetrieveRequest(
         vector if len(vector) else None,
-        request.history.item_ids,
-        request.history.event_times_ms,
+        PastEvents(request.history.item_ids, request.history.event_times_ms, request.history.values),
         request.candidate_count,
         request.exclude_item_ids,
         request.include_item_ids,

@@ -19,8 +19,8 @@ from services.candidate.sources import CollaborativeSource, NewSource, PopularSo
 from services.model.collaborative import (
     FEATURES,
     HISTORY_FEATURES,
+    HistoryWeighting,
     ItemWeights,
-    Recency,
     dense_features,
     history_scores,
 )
@@ -32,6 +32,16 @@ _ENGINES = {"faiss": (open_faiss_index, FaissIndex)}
 
 INCLUDED = "included"
 """Name of the source of candidates that the caller asked for by id."""
+
+
+@dataclass(frozen=True)
+class PastEvents:
+    """A user's history, oldest first: columns [n]."""
+
+    item_ids: Sequence[str]
+    times_ms: Sequence[int] | IntArray
+    values: Sequence[float] | FloatArray
+    """0: none."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,9 @@ class Retriever:
         self.manifest = manifest
         self.catalogue = catalogue
         self._weights = weights
-        self._recency = {name: Recency(**kept.model_dump()) for name, kept in manifest.history_recency.items()}
+        self._weightings = {
+            name: HistoryWeighting(**kept.model_dump()) for name, kept in manifest.history_recency.items()
+        }
         self._index, self._new_index = indexes
         self.popular = PopularSource(catalogue, read_counts)
         self._new = NewSource(catalogue, self._new_index, settings.new_item_max_events)
@@ -92,8 +104,7 @@ class Retriever:
     def retrieve(
         self,
         user_vector: FloatArray | None,
-        history_item_ids: Sequence[str],
-        history_times_ms: Sequence[int] | IntArray,
+        past: PastEvents,
         n: int,
         exclude_item_ids: Sequence[str],
         include_item_ids: Sequence[str],
@@ -115,7 +126,7 @@ class Retriever:
         unknown = [item_id for item_id in included_ids if item_id not in self.catalogue.row_of]
         included = self.catalogue.rows(included_ids)
         included = included[~np.isin(included, excluded)]
-        histories = self._histories(history_item_ids, history_times_ms)
+        histories = self._histories(past)
         query = Query(user_vector, histories, np.concatenate([excluded, included]).astype(np.int64), n)
         lists = []
         for source in self._asked if n > 0 else []:
@@ -164,17 +175,16 @@ class Retriever:
         self._index.remove(rows)
         self._new_index.remove(rows)
 
-    def _histories(
-        self, history_item_ids: Sequence[str], history_times_ms: Sequence[int] | IntArray
-    ) -> dict[str, FloatArray]:
+    def _histories(self, past: PastEvents) -> dict[str, FloatArray]:
         """By dense feature that sums over the history, the score of every row, [R]."""
         row_of, known = self.catalogue.row_of, self.catalogue.bundle_count
         newest = slice(-self.manifest.history_events, None)
-        history = np.array([row_of.get(item_id, -1) for item_id in history_item_ids[newest]], dtype=np.int64)
+        history = np.array([row_of.get(item_id, -1) for item_id in past.item_ids[newest]], dtype=np.int64)
         history[history >= known] = -1
-        times_ms = np.array(history_times_ms[newest], dtype=np.int64)
+        times_ms = np.array(past.times_ms[newest], dtype=np.int64)
+        values = np.array(past.values[newest], dtype=np.float32)
         later = np.zeros(len(self.catalogue) - known, dtype=np.float32)
-        events = {name: self._recency[name].weights(history, times_ms) for name in self._weights}
+        events = {name: self._weightings[name].weights(history, times_ms, values) for name in self._weights}
         return {
             name: np.concatenate([history_scores(weights, history, events[name]), later])
             for name, weights in self._weights.items()

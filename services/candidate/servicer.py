@@ -23,8 +23,7 @@ class CandidateServicer(pb_grpc.CandidateServiceServicer):
         timings: dict[str, float] = {}
         retrieved = state.versions.find(converters.version_of(request)).retrieve(
             asked.user_vector,
-            asked.history_item_ids,
-            asked.history_times_ms,
+            asked.past,
             asked.candidate_count,
             asked.exclude_item_ids,
             asked.include_item_ids,

@@ -69,25 +69,34 @@ class ItemWeights:
 
 
 @dataclass(frozen=True)
-class Recency:
-    """How much less an event says the older it is. Both count from the newest event, so that no clock is needed."""
+class HistoryWeighting:
+    """What each event of a history counts: less the older it is, counted from the newest event, so that no clock is
+    needed; and more the larger its value, where that says how much the item meant."""
 
     decay: float
     """An item's weight as a share of that of the item met after it, above 0 to 1."""
     half_life_hours: float | None = None
     """Age at which the part of the weight that wears off with time has halved; None: time makes no difference."""
+    by_value: bool = False
+    """Whether an event counts log(1 + its value), as confidence does in Hu, Koren and Volinsky (2008), and one without
+    a value 1."""
 
-    def weights(self, items: IntArray, times_ms: IntArray) -> FloatArray:
-        """What each event counts: items [n] and times_ms [n], newest last → [n].
+    def weights(self, items: IntArray, times_ms: IntArray, values: FloatArray) -> FloatArray:
+        """What each event counts: items [n], times_ms [n] and values [n] (0 or NaN: none), newest last → [n].
 
-        An item met several times counts where it was met last. An item that is not known is -1 and counts nothing.
+        An item met several times counts where it was met last, by the largest of its values. An item that is not known
+        is -1 and counts nothing.
         """
         weights = np.zeros(len(items), dtype=np.float32)
         if len(items) == 0:
             return weights
-        _, from_end = np.unique(items[::-1], return_index=True)
+        _, from_end, places = np.unique(items[::-1], return_index=True, return_inverse=True)
         last = np.sort(len(items) - 1 - from_end)
         weights[last] = np.float64(self.decay) ** np.arange(len(last))[::-1]
+        if self.by_value:
+            said = np.zeros(len(from_end), dtype=np.float32)
+            np.maximum.at(said, places, strength(values[::-1]))
+            weights *= said[places[::-1]]
         if self.half_life_hours is not None:
             # Events that arrive out of order count as simultaneous.
             age_hours = np.maximum(times_ms[-1] - times_ms, 0) / _MS_PER_HOUR
@@ -96,11 +105,17 @@ class Recency:
         return weights
 
 
+def strength(values: FloatArray) -> FloatArray:
+    """log(1 + value) of each event, 1 where there is no value (0 or NaN) or one that says nothing (negative): [n]."""
+    positive = np.maximum(np.nan_to_num(values), 0.0)
+    return np.where(positive > 0, np.log1p(positive), 1.0).astype(np.float32)
+
+
 def history_scores(weights: ItemWeights, items: IntArray, event_weights: FloatArray) -> FloatArray:
     """Sum of the weights from each event's item to every item, each times the event's own, and then `compress`: [N].
 
-    items [n], event_weights [n] from `Recency`; an event of weight 0 adds nothing. The work grows with the weights
-    touched, not with N, beyond one zeroed array.
+    items [n], event_weights [n] from `HistoryWeighting`; an event of weight 0 adds nothing. The work grows with the
+    weights touched, not with N, beyond one zeroed array.
     """
     scores = np.zeros(weights.item_count, dtype=np.float32)
     for item, event_weight in zip(items, event_weights, strict=True):

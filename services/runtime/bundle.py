@@ -71,13 +71,15 @@ class RerankerInfo(Settings):
     """Added to the fused logit: p = sigmoid(scorer_weight · logit(p_scorer) + reranker_weight · r + offset)."""
 
 
-class HistoryRecency(Settings):
+class HistoryWeightingSettings(Settings):
     """What an event of the history counts in a sum over them (services/model/collaborative.py)."""
 
     decay: float = Field(gt=0, le=1)
     """An item's weight as a share of that of the item met after it."""
     half_life_hours: float | None = Field(default=None, gt=0)
     """Age before the newest event at which the part of the weight that wears off has halved; none: no such part."""
+    by_value: bool = False
+    """Whether an event counts log(1 + its value), and one without a value 1."""
 
 
 class ItemWeightsFit(Settings):
@@ -216,7 +218,7 @@ class Manifest(Settings):
     depended on it."""
     feature_names: list[str]
     """Dense features of the scorer, in order."""
-    history_recency: dict[str, HistoryRecency]
+    history_recency: dict[str, HistoryWeightingSettings]
     """By dense feature that sums over the newest `history_events` of a history: what an event counts."""
     reranker: RerankerInfo | None = None
     """None: this bundle has no re-ranker."""

@@ -9,7 +9,7 @@ from services.model.collaborative import FEATURES
 from services.runtime.bundle import (
     BaseModelInfo,
     Bundle,
-    HistoryRecency,
+    HistoryWeightingSettings,
     ItemWeightsFit,
     LearningInfo,
     Manifest,
@@ -111,7 +111,8 @@ def _manifest(unsealed: UnsealedBundle, decisions: State, calibrated: State, eva
         columns_time_ms=adaptation.dataset.split.valid_time_ms,
         feature_names=list(FEATURES),
         history_recency={
-            name: HistoryRecency(**asdict(table.recency)) for name, table in adaptation.tables.histories.items()
+            name: HistoryWeightingSettings(**asdict(table.weighting))
+            for name, table in adaptation.tables.histories.items()
         },
         reranker=_reranker_info(unsealed, calibrated),
         # An update would learn without noise.

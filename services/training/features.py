@@ -13,9 +13,9 @@ from scipy.sparse import csr_matrix
 
 from services.model.collaborative import (
     FEATURES,
+    HistoryWeighting,
     ItemColumns,
     ItemWeights,
-    Recency,
     compress,
     decayed_event_counts,
     dense_features,
@@ -60,7 +60,7 @@ class HistoryTable:
     """What a feature sums over a history: item-to-item weights, and what each event counts."""
 
     weights: ItemWeights
-    recency: Recency
+    weighting: HistoryWeighting
     fit: Fit | None = None
     """None: its weights come from texts."""
 
@@ -68,7 +68,7 @@ class HistoryTable:
         """As tensors, to be kept."""
         arrays = {field.name: getattr(self.weights, field.name) for field in fields(ItemWeights)}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        return {"recency": asdict(self.recency), "fit": asdict(self.fit) if self.fit else None, **tensors}
+        return {"weighting": asdict(self.weighting), "fit": asdict(self.fit) if self.fit else None, **tensors}
 
     @classmethod
     def from_state(cls, state: State) -> "HistoryTable":
@@ -76,7 +76,7 @@ class HistoryTable:
         weights = ItemWeights(*(state[field.name].numpy() for field in fields(ItemWeights)))
         kept = state.get("fit")
         fit = None if kept is None else Fit(**{**kept, "cut": Cut(**kept["cut"])})
-        return cls(weights, Recency(**state["recency"]), fit)
+        return cls(weights, HistoryWeighting(**state["weighting"]), fit)
 
 
 def states_of(tables: Mapping[str, HistoryTable]) -> State:
@@ -110,7 +110,7 @@ class FeatureTables:
         """[Q, N]."""
         weights, size = table.weights, table.weights.item_count
         matrix = csr_matrix((weights.weights, weights.indices, weights.indptr), shape=(size, size))
-        sums: FloatArray = (decayed_history(queries, table.recency, self.history_events) @ matrix).toarray()
+        sums: FloatArray = (decayed_history(queries, table.weighting, self.history_events) @ matrix).toarray()
         return sums
 
 
@@ -130,13 +130,13 @@ def fit_event_tables(
 
 
 def refit_event_table(
-    name: str, fit: Fit, recency: Recency, dataset: Dataset, tasks: TasksSettings, weights_per_item: int
+    name: str, fit: Fit, weighting: HistoryWeighting, dataset: Dataset, tasks: TasksSettings, weights_per_item: int
 ) -> HistoryTable:
     """The table of feature `name` ("cf" or "knn") on train of `dataset`, as it was fitted before, nothing chosen."""
     sessions = session_matrix(dataset.interactions, dataset.split, tasks, fit.cut)
     fitted = event_weights(name)(sessions, fit.value, fit.dropout)
     weights = less_popular(fitted, _user_counts(dataset, tasks), fit.popularity_exponent)
-    return HistoryTable(truncate_weights(weights, weights_per_item), recency, fit)
+    return HistoryTable(truncate_weights(weights, weights_per_item), weighting, fit)
 
 
 def fit_text_tables(
@@ -152,7 +152,7 @@ def fit_text_tables(
 
 def _tables(chosen: Mapping[str, Chosen], settings: CollaborativeSettings) -> dict[str, HistoryTable]:
     return {
-        name: HistoryTable(truncate_weights(each.sums.weights, settings.weights_per_item), each.sums.recency)
+        name: HistoryTable(truncate_weights(each.sums.weights, settings.weights_per_item), each.sums.weighting)
         for name, each in chosen.items()
     }
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from services.candidate.catalogue import read_catalogue
 from services.model.blend import blend
-from services.model.collaborative import FEATURES, HISTORY_FEATURES, ItemWeights, Recency
+from services.model.collaborative import FEATURES, HISTORY_FEATURES, HistoryWeighting, ItemWeights
 from services.runtime.bundle import Bundle, Manifest, RerankerInfo
 from services.runtime.errors import SetupError
 from services.runtime.scenario import BlendSettings
@@ -95,7 +95,7 @@ def feature_tables(bundle: Bundle) -> FeatureTables:
         histories={
             name: HistoryTable(
                 ItemWeights.load(bundle.path / f"history_{name}.npz"),
-                Recency(**bundle.manifest.history_recency[name].model_dump()),
+                HistoryWeighting(**bundle.manifest.history_recency[name].model_dump()),
             )
             for name in HISTORY_FEATURES
         },

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from services.model.collaborative import Recency
+from services.model.collaborative import HistoryWeighting
 from services.training.baselines import (
     DenseRows,
     Setting,
@@ -32,14 +32,14 @@ IntArray = npt.NDArray[np.int64]
 _BATCH = 512
 
 
-def decayed_history(queries: Queries, recency: Recency, length: int) -> csr_matrix:
+def decayed_history(queries: Queries, weighting: HistoryWeighting, length: int) -> csr_matrix:
     """[Q, N]: what the newest `length` events count, by item."""
     interactions = queries.interactions
     rows, items, weights = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for row, positions in enumerate(queries.newest(length)):
         events = positions[positions >= 0]
         items.append(interactions.items[events])
-        weights.append(recency.weights(items[-1], interactions.times_ms[events]))
+        weights.append(weighting.weights(items[-1], interactions.times_ms[events], interactions.values[events]))
         rows.append(np.full(len(events), row))
     shape = (len(queries), len(interactions.item_ids))
     # Repeats of an item weigh nothing, so that sums are what they should be.
@@ -52,12 +52,12 @@ class DecayedSum:
 
     name: str
     weights: csr_matrix | DenseRows  # [N, N]
-    recency: Recency
+    weighting: HistoryWeighting
     history_events: int
 
     def scores(self, queries: Queries) -> FloatArray:
         """[Q, N]."""
-        history = decayed_history(queries, self.recency, self.history_events)
+        history = decayed_history(queries, self.weighting, self.history_events)
         return weighted_sums(history, self.weights)
 
 
@@ -121,16 +121,16 @@ def choose_weights(
     reporter: Reporter,
 ) -> dict[str, Chosen]:  # fmt: skip
     """The best weights by family, one choice after the other, since a fit may take half a minute: the value, on the
-    first source; the source; how events wear off; the dropout; and how much an item's popularity, its events in train
-    [N], takes from its column.
+    first source; the source; how events wear off; whether they count by their value; the dropout; and how much an
+    item's popularity, its events in train [N], takes from its column.
 
-    Of sources and of how events wear off what is simplest, whole histories whose events do not, gives way only to what
-    is better by more than the standard error of the difference over users (the one-standard-error rule of Breiman,
+    Of sources and of what events count the simplest, whole histories whose events are alike, gives way only to what is
+    better by more than the standard error of the difference over users (the one-standard-error rule of Breiman,
     Friedman, Olshen and Stone, 1984): of many trials one is best by chance, and what comes by chance on validation is
     lost later. Of the others, which shrink more or less, the best is taken.
     """
     with reporter.track(
-        "Item-to-item weights", sum(_trial_count(each, settings) for each in families.values())
+        "Item-to-item weights", sum(_trial_count(each, validation, settings) for each in families.values())
     ) as advance:
         search = _Search(counts, validation, settings, advance)
         return {name: search.choose(family) for name, family in families.items()}
@@ -145,10 +145,21 @@ def _half_lives(settings: CollaborativeSettings) -> list[float | None]:
     return [None, *settings.half_lives_hours]
 
 
-def _trial_count(family: Family, settings: CollaborativeSettings) -> int:
+def _by_value(settings: CollaborativeSettings, queries: Queries) -> list[bool]:
+    """False first; that alone where no event has a value."""
+    values = queries.interactions.values
+    return sorted(set(settings.by_value)) if (np.nan_to_num(values) > 0).any() else [False]
+
+
+def _trial_count(family: Family, validation: Queries, settings: CollaborativeSettings) -> int:
     of_fits = family.fit_count * len(_decays(settings)[::2]) + 1
     of_wear = len(_decays(settings)) * len(_half_lives(settings))
-    return of_fits + of_wear + len(family.dropouts) * len(family.popularity_exponents)
+    return (
+        of_fits
+        + of_wear
+        + len(_by_value(settings, validation))
+        + len(family.dropouts) * len(family.popularity_exponents)
+    )
 
 
 @dataclass(frozen=True)
@@ -174,18 +185,22 @@ class _Search:
         by_source, fitted = self._simplest(chain([({"source": 0}, best.method)], of_others))
         source = int(by_source["source"] or 0)
         _, worn = self._simplest(
-            ({}, replace(fitted, recency=Recency(decay, hours)))
+            ({}, replace(fitted, weighting=HistoryWeighting(decay, hours)))
             for hours in _half_lives(self.settings)
             for decay in _decays(self.settings)
         )
-        last = self._best(self._shrunk(family, family.sources[source], value, worn))
+        _, valued = self._simplest(
+            ({}, replace(worn, weighting=replace(worn.weighting, by_value=by_value)))
+            for by_value in _by_value(self.settings, self.validation)
+        )
+        last = self._best(self._shrunk(family, family.sources[source], value, valued))
         exponent, dropout = last.setting["exponent"], last.setting["dropout"]
         return Chosen(last.method, source, float(value or 0.0), float(exponent or 0.0), float(dropout or 0.0))
 
     def _fitted(self, family: Family, source: csr_matrix | FloatArray, value: float | None) -> Iterator[DecayedSum]:
         weights = family.fit(source, value, family.dropouts[0])
         few = _decays(self.settings)[::2]
-        return (DecayedSum("weights", weights, Recency(decay), self.settings.history_events) for decay in few)
+        return (DecayedSum("weights", weights, HistoryWeighting(decay), self.settings.history_events) for decay in few)
 
     def _shrunk(
         self, family: Family, source: csr_matrix | FloatArray, value: float | None, worn: DecayedSum

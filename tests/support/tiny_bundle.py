@@ -21,7 +21,7 @@ from services.runtime.bundle import (
     BaseModelInfo,
     Bundle,
     Calibration,
-    HistoryRecency,
+    HistoryWeightingSettings,
     Manifest,
     RerankerInfo,
     seal_bundle,
@@ -99,9 +99,9 @@ def make_tiny_bundle(
         columns_time_ms=1_767_225_600_000,
         feature_names=FEATURE_NAMES,
         history_recency={
-            "cf": HistoryRecency(decay=1.0),
-            "knn": HistoryRecency(decay=0.9),
-            "text": HistoryRecency(decay=0.5, half_life_hours=1.0),
+            "cf": HistoryWeightingSettings(decay=1.0),
+            "knn": HistoryWeightingSettings(decay=0.9, by_value=True),
+            "text": HistoryWeightingSettings(decay=0.5, half_life_hours=1.0),
         },
         reranker=reranker if with_reranker else None,
     )

@@ -5,7 +5,7 @@ does beside the model (rules, diversity, exploration, titles).
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import onnxruntime
 
 from deploy.triton.settings import TritonSettings
 from services.candidate.config import CandidateSettings, IndexSettings
-from services.candidate.retrieval import open_retriever
+from services.candidate.retrieval import PastEvents, open_retriever
 from services.model.blend import blend
 from services.model.text import format_history
 from services.ranking.config import RankingSettings
@@ -57,6 +57,8 @@ class UserContext:
 
     user_id: str
     history: History
+    values: Sequence[float]
+    """One per event of the history."""
     seen_item_ids: list[str]
 
 
@@ -67,7 +69,7 @@ def user_context(user_id: str, features: Any) -> UserContext:
         np.array(features.history.event_kinds, dtype=np.int64),
         np.array(features.history.event_times_ms, dtype=np.int64),
     )
-    return UserContext(user_id, history, list(features.seen_item_ids))
+    return UserContext(user_id, history, features.history.values, list(features.seen_item_ids))
 
 
 class InProcessModel:
@@ -103,8 +105,7 @@ class InProcessModel:
         """Candidates with their dense features."""
         found = self._retriever.retrieve(
             vector,
-            user.history.item_ids,
-            user.history.event_times_ms,
+            PastEvents(user.history.item_ids, user.history.event_times_ms, user.values),
             candidate_count,
             user.seen_item_ids,
             [],

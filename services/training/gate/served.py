@@ -92,7 +92,7 @@ def aligned(
         moved = ItemWeights(
             matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data.astype(np.float32)
         )
-        return HistoryTable(moved, own.recency, own.fit)
+        return HistoryTable(moved, own.weighting, own.fit)
 
     columns = ItemColumns(*(column(getattr(tables.columns, field.name)) for field in fields(ItemColumns)))
     if columns_time_ms is not None:

@@ -185,12 +185,12 @@ class Update:
             kept = self._learning.item_weights.get(name)
             if kept is None:
                 weights = extend_text_weights(own.weights, self._vectors.texts, chosen.neighbours)
-                histories[name] = HistoryTable(weights, own.recency)
+                histories[name] = HistoryTable(weights, own.weighting)
                 continue
             cut = Cut(kept.window_events, kept.session_gap_hours, kept.row_exponent)
             fit = Fit(cut, kept.value, kept.popularity_exponent, kept.dropout)
             histories[name] = refit_event_table(
-                name, fit, own.recency, self.window.learned, self._tasks, chosen.weights_per_item
+                name, fit, own.weighting, self.window.learned, self._tasks, chosen.weights_per_item
             )
         return FeatureTables(histories, self._columns(), base.history_events)
 

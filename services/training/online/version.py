@@ -85,7 +85,7 @@ def unextended(
 
     def table(own: HistoryTable) -> HistoryTable:
         indptr = np.concatenate([own.weights.indptr, np.full(more, own.weights.indptr[-1])])
-        return HistoryTable(ItemWeights(indptr, own.weights.indices, own.weights.weights), own.recency, own.fit)
+        return HistoryTable(ItemWeights(indptr, own.weights.indices, own.weights.weights), own.weighting, own.fit)
 
     columns = ItemColumns(*(column(getattr(tables.columns, field.name)) for field in fields(ItemColumns)))
     if columns_time_ms is not None:

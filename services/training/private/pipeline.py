@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from services.model.collaborative import ItemColumns, ItemWeights, Recency, newness
+from services.model.collaborative import HistoryWeighting, ItemColumns, ItemWeights, newness
 from services.model.scorer import Scorer
 from services.runtime.bundle import PrivacyInfo
 from services.runtime.errors import SetupError
@@ -102,7 +102,7 @@ class PrivateAdaptation(Adaptation):
         """Without a weight: who had what together is not told."""
         count = self.dataset.item_count
         nothing = ItemWeights(np.zeros(count + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
-        return {name: HistoryTable(nothing, Recency(_DECAY)) for name in ("cf", "knn")}
+        return {name: HistoryTable(nothing, HistoryWeighting(_DECAY)) for name in ("cf", "knn")}
 
     @cached_property
     def popularity(self) -> Tensor:
@@ -123,7 +123,7 @@ class PrivateAdaptation(Adaptation):
         """What texts tell, and the noisy counts."""
         chosen, dataset = self.settings.collaborative, self.dataset
         texts = text_weights(self.frozen_vectors, chosen.neighbours)
-        text = HistoryTable(truncate_weights(texts, chosen.weights_per_item), Recency(_DECAY))
+        text = HistoryTable(truncate_weights(texts, chosen.weights_per_item), HistoryWeighting(_DECAY))
         nothing = np.zeros(dataset.item_count, np.float32)
         columns = ItemColumns(
             self.popularity.numpy(), nothing, nothing, newness(dataset.published_ms, dataset.split.valid_time_ms)

@@ -31,6 +31,8 @@ class CollaborativeSettings(Settings):
     half_lives_hours: list[Annotated[float, Field(gt=0)]] = Field(default=[24.0, 168.0])
     """Time before the newest event after which the part of an event's weight that wears off with time has halved. That
     time makes no difference is always tried."""
+    by_value: list[bool] = Field(default=[False, True], min_length=1)
+    """Whether an event of a history counts log(1 + its value), where events have values: plays, amounts, ratings."""
     popularity_exponents: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[0.0, 0.1, 0.2, 0.3], min_length=1)
     """cf and knn: what an item gets is divided by its events in train to the power of this."""
     history_events: int = Field(default=256, ge=1, le=1000)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from services.candidate.config import CandidateSettings, QuotaSettings
-from services.candidate.retrieval import INCLUDED, open_retriever
-from services.model.collaborative import FEATURES, Recency, compress
+from services.candidate.retrieval import INCLUDED, PastEvents, open_retriever
+from services.model.collaborative import FEATURES, HistoryWeighting, compress
 from services.runtime.errors import InvalidFieldError, SetupError
 from tests.support.tiny_bundle import make_tiny_bundle
 
@@ -21,9 +21,10 @@ def open_with(bundle, counts=None, **settings):
     return retriever
 
 
-def ask(retriever, vector=None, history=(), n=20, exclude=(), include=()):
+def ask(retriever, vector=None, history=(), n=20, exclude=(), include=(), values=None):
     hours = [3_600_000 * hour for hour in range(len(history))]
-    return retriever.retrieve(vector, history, hours, n, exclude, include, {})
+    past = PastEvents(history, hours, values or [0.0] * len(history))
+    return retriever.retrieve(vector, past, n, exclude, include, {})
 
 
 def only(source):
@@ -58,11 +59,20 @@ def test_collaborative_source_reads_the_newest_events_only(bundle):
 
 def test_each_history_feature_forgets_at_its_own_pace(bundle):
     got = ask(open_with(bundle), history=["i5", "i30"], include=["i6"])
-    for name, recency in bundle.manifest.history_recency.items():
-        older, newer = Recency(**recency.model_dump()).weights(np.array([5, 30]), np.array([0, 3_600_000]))
+    for name, kept in bundle.manifest.history_recency.items():
+        weighting = HistoryWeighting(**kept.model_dump())
+        older, newer = weighting.weights(np.array([5, 30]), np.array([0, 3_600_000]), np.zeros(2, np.float32))
         sums = np.zeros(50, np.float32)
         sums[6:9], sums[31:34] = older * np.array([0.5, 0.3, 0.2]), newer * np.array([0.5, 0.3, 0.2])
         assert got.columns[name][0] == pytest.approx(compress(sums)[6])
+
+
+def test_what_was_played_most_says_most_where_values_count(bundle):
+    assert [bundle.manifest.history_recency[name].by_value for name in ("cf", "knn")] == [False, True]
+    got = ask(open_with(bundle), history=["i5", "i30"], include=["i6", "i31"], values=[100.0, 0.0])
+    of_played, of_seen = got.item_ids.index("i6"), got.item_ids.index("i31")
+    assert got.columns["cf"][of_played] == pytest.approx(got.columns["cf"][of_seen])
+    assert got.columns["knn"][of_played] > got.columns["knn"][of_seen]
 
 
 def test_popular_by_the_bundle_until_there_are_counts(bundle):
@@ -135,7 +145,7 @@ def test_a_vector_of_another_length_names_the_field(bundle):
 def test_quotas_of_zero_switch_a_source_off(bundle):
     retriever = open_with(bundle, quotas=only("popular"))
     timings: dict[str, float] = {}
-    retriever.retrieve(None, ["i1"], [0], 5, [], [], timings)
+    retriever.retrieve(None, PastEvents(["i1"], [0], [0.0]), 5, [], [], timings)
     assert set(timings) == {"popular"}
     assert [s.quota for s in retriever.list_sources()] == [1, 0, 0, 0]
 

@@ -8,6 +8,7 @@ import pytest
 from services.candidate.config import IndexSettings
 from services.candidate.metrics import CandidateMetrics
 from services.candidate.new_items import Embedded, ItemChange
+from services.candidate.retrieval import PastEvents
 from services.candidate.scenario_state import EventBatch, ItemBatch, ScenarioState, watch_bundles
 from services.model.text import ItemFields
 from services.runtime.bundle import serve_versions, set_current_version, set_variants
@@ -19,6 +20,7 @@ from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.waiting import until
 
 CLICK, DISMISS = 2, 11
+NO_PAST = PastEvents([], [], [])
 HEAD = {
     "description": "d",
     "events": ["click", "dismiss"],
@@ -74,7 +76,7 @@ def state(tmp_path, streams):
 
 
 def top(state, n=3):
-    return state.versions.find("").retrieve(None, [], [], n, [], [], {}).item_ids
+    return state.versions.find("").retrieve(None, NO_PAST, n, [], [], {}).item_ids
 
 
 async def test_no_bundle_yet_then_the_current_one_then_the_next(tmp_path, state):
@@ -198,7 +200,7 @@ class TestVariants:
         for retriever in both.versions.members:
             catalogue = retriever.catalogue
             await until(lambda c=catalogue: "fresh" in c.row_of and c.retired[c.row_of["i1"]])
-            await until(lambda r=retriever: r.retrieve(None, [], [], 2, [], [], {}).item_ids == ["i5", "i6"])
+            await until(lambda r=retriever: r.retrieve(None, NO_PAST, 2, [], [], {}).item_ids == ["i5", "i6"])
         assert streams.embedded_by == {"v1", "v2"}
         # One that goes is followed no longer; one that comes is, from the start.
         make_tiny_bundle(tmp_path, items=10, version="v3", current=False)

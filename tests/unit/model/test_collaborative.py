@@ -1,5 +1,7 @@
 """Item-to-item weights and dense features against their plain definitions."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,9 +9,9 @@ from hypothesis import strategies as st
 
 from services.model.collaborative import (
     FEATURES,
+    HistoryWeighting,
     ItemColumns,
     ItemWeights,
-    Recency,
     compress,
     decayed_event_counts,
     dense_features,
@@ -37,21 +39,30 @@ def test_scores_are_the_weighted_sum_of_the_rows(history):
 
 
 @given(
-    st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 72)), max_size=8),
+    st.lists(
+        st.tuples(st.integers(-1, 3), st.integers(0, 72), st.sampled_from([0.0, math.nan, -2.0, 1.0, 40.0])), max_size=8
+    ),
     st.sampled_from([0.5, 1.0]),
     st.sampled_from([None, 24.0]),
+    st.booleans(),
 )
-def test_an_event_counts_less_the_more_and_the_longer_ago(history, decay, half_life):
+def test_an_event_counts_less_the_more_and_the_longer_ago_and_more_the_larger_its_value(
+    history, decay, half_life, by_value
+):
     history = sorted(history, key=lambda event: event[1])
-    items = np.array([item for item, _ in history], dtype=np.int64)
-    hours = [hour for _, hour in history]
+    items = np.array([item for item, _, _ in history], dtype=np.int64)
+    hours = [hour for _, hour, _ in history]
+    values = np.array([value for _, _, value in history], dtype=np.float32)
     expected, later = [], []
-    for item, hour in reversed(history):
+    for item, hour, _ in reversed(history):
         lasting = 1.0 if half_life is None else 0.2 + 0.8 * 0.5 ** ((hours[-1] - hour) / half_life)
         repeated = item in later
-        expected.append(0.0 if repeated or item < 0 else decay ** len(later) * lasting)
+        said = [math.log(1 + value) if value > 0 else 1.0 for other, _, value in history if other == item]
+        meant = max(said) if by_value else 1.0
+        expected.append(0.0 if repeated or item < 0 else decay ** len(later) * lasting * meant)
         later += [] if repeated else [item]
-    weights = Recency(decay, half_life).weights(items, np.array(hours, dtype=np.int64) * 3_600_000)
+    times_ms = np.array(hours, dtype=np.int64) * 3_600_000
+    weights = HistoryWeighting(decay, half_life, by_value).weights(items, times_ms, values)
     assert weights.dtype == np.float32
     assert weights.tolist() == pytest.approx(expected[::-1], abs=1e-6)
 

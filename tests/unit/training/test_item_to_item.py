@@ -7,10 +7,11 @@ import pytest
 from rich.console import Console
 from scipy.sparse import csr_matrix
 
-from services.model.collaborative import Recency
+from services.model.collaborative import HistoryWeighting
 from services.training.baselines import DenseRows, ease_weights
 from services.training.item_to_item import (
     DecayedSum,
+    Family,
     choose_weights,
     families_of_events,
     families_of_texts,
@@ -24,7 +25,7 @@ from services.training.split import Interactions, Queries
 ITEMS = 12
 TRAIN = csr_matrix((np.random.default_rng(0).random((60, ITEMS)) < 0.3).astype(np.float32))
 
-SUM = DecayedSum("0", csr_matrix((ITEMS, ITEMS), dtype=np.float32), Recency(1.0), 10)
+SUM = DecayedSum("0", csr_matrix((ITEMS, ITEMS), dtype=np.float32), HistoryWeighting(1.0), 10)
 
 
 def dense(weights: csr_matrix | DenseRows) -> np.ndarray:
@@ -77,6 +78,29 @@ def test_sources_and_values_are_chosen_by_validation() -> None:
             assert weights[item].argmax() == item + 1, name
         assert chosen[name].source == 1
     assert chosen["cf"].sums.history_events == settings.history_events
+
+
+@pytest.mark.parametrize(("told", "expected"), [(False, False), (True, True)])
+def test_values_count_where_they_tell_what_comes_next(told: bool, expected: bool) -> None:
+    """Users had two items that each say what comes; the one with the larger value, the first, comes true."""
+    count, pair = 60, np.array([[0, 2, 1], [2, 0, 3], [4, 6, 5], [6, 4, 7]])
+    items = np.tile(pair, (count // 4, 1)).ravel()
+    interactions = replace(
+        pairs(1).interactions,
+        user_ids=[str(user) for user in range(count)],
+        users=np.repeat(np.arange(count), 3),
+        items=items,
+        kinds=np.ones(3 * count, dtype=np.int64),
+        times_ms=np.arange(3 * count),
+        values=np.tile([50.0, 1.0, np.nan] if told else [np.nan] * 3, count).astype(np.float32),
+    )
+    # The second item's neighbour is a little nearer, so that it comes first where the two count alike.
+    weights = csr_matrix(([1.0, 1.1, 1.0, 1.1], ([0, 2, 4, 6], [1, 3, 5, 7])), shape=(ITEMS, ITEMS))
+    family = Family(lambda source, value, dropout: weights, [weights], [1.0])
+    settings = CollaborativeSettings(decays=[1.0], half_lives_hours=[])
+    queries = Queries(interactions, np.arange(2, 3 * count, 3))
+    chosen = choose_weights({"cf": family}, np.ones(ITEMS, np.int64), queries, settings, Reporter(Console(quiet=True)))
+    assert chosen["cf"].sums.weighting.by_value == expected
 
 
 @pytest.mark.parametrize(("gain", "chosen"), [(0.05, 0), (0.5, 1)])

@@ -12,7 +12,7 @@ from services.runtime.scenario import Scenario, load_scenarios
 from services.scoring.predictor import History
 from tests.e2e.tiny_state import make_tiny_state
 
-USER = UserContext("u1", History(["i3", "i5"], np.array([2, 2]), np.array([1_000, 9_000])), ["i3", "i5"])
+USER = UserContext("u1", History(["i3", "i5"], np.array([2, 2]), np.array([1_000, 9_000])), [0.0, 4.0], ["i3", "i5"])
 
 
 @pytest.fixture(scope="module")
