@@ -124,10 +124,10 @@ def choose_weights(
     first source; the source; how events wear off; whether they count by their value; the dropout; and how much an
     item's popularity, its events in train [N], takes from its column.
 
-    Of sources and of what events count the simplest, whole histories whose events are alike, gives way only to what is
+    Of sources and of how events wear off the simplest, whole histories whose events do not, gives way only to what is
     better by more than the standard error of the difference over users (the one-standard-error rule of Breiman,
     Friedman, Olshen and Stone, 1984): of many trials one is best by chance, and what comes by chance on validation is
-    lost later. Of the others, which shrink more or less, the best is taken.
+    lost later. Of the others, which are two or shrink more or less, the best is taken.
     """
     with reporter.track(
         "Item-to-item weights", sum(_trial_count(each, validation, settings) for each in families.values())
@@ -189,10 +189,10 @@ class _Search:
             for hours in _half_lives(self.settings)
             for decay in _decays(self.settings)
         )
-        _, valued = self._simplest(
+        valued = self._best(
             ({}, replace(worn, weighting=replace(worn.weighting, by_value=by_value)))
             for by_value in _by_value(self.settings, self.validation)
-        )
+        ).method
         last = self._best(self._shrunk(family, family.sources[source], value, valued))
         exponent, dropout = last.setting["exponent"], last.setting["dropout"]
         return Chosen(last.method, source, float(value or 0.0), float(exponent or 0.0), float(dropout or 0.0))

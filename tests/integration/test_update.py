@@ -94,6 +94,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tables(folder / "data" / "tiny")
     training = small_training(folder / "base", reranker={"enabled": False})
     training["user_tower"]["epochs"] = 6
+    # What an update spoils is the user tower, so that it must count.
+    training["scorer"]["left_out"] = ["cf", "knn", "text"]
     adapt("tiny", state=folder, scenario_file=[write_scenarios(folder / "tiny.yaml", tiny=training)])
     return folder
 

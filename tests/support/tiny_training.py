@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 import yaml
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -39,6 +40,8 @@ def small_training(base_model: Path, **changes: Any) -> dict[str, Any]:
         "history_length": 8,
         "item_tokens": 16,
         "validation_queries": 40,
+        # The tables' values are drawn, so that they could count by chance alone.
+        "collaborative": {"by_value": [False]},
         "item_adaptation": {"steps": 10, "batch_pairs": 16, "lora_rank": 2},
         "user_tower": {"epochs": 2, "layers": 1},
         "scorer": {"width": 8, "train_events": 200, "epochs": 1, "batch_events": 64, "fusion_queries": 40},
@@ -70,7 +73,7 @@ def make_base_model(folder: Path) -> None:
         vocab_size=tokenizer.get_vocab_size(), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=64, max_position_embeddings=64,
     )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
+    _draw(BertModel, config).save_pretrained(folder)
 
 
 def make_decoder(folder: Path) -> None:
@@ -82,7 +85,14 @@ def make_decoder(folder: Path) -> None:
         num_key_value_heads=2, intermediate_size=64, max_position_embeddings=128, tie_word_embeddings=True,
         bos_token_id=2, eos_token_id=3,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+    _draw(LlamaForCausalLM, config).save_pretrained(folder)
+
+
+def _draw(kind: Any, config: Any) -> Any:
+    """A model of random weights, the same in every run."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return kind(config)
 
 
 def _tokenizer() -> Tokenizer:
