@@ -11,7 +11,7 @@ COPY services services
 COPY deploy deploy
 RUN python3 -m venv /opt/recmesh \
     && /opt/recmesh/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
-        --constraint constraints.txt '.[services,rollout]' \
+        --constraint constraints.txt '.[services,rollout,milvus]' \
     && /opt/recmesh/bin/python -m pip uninstall --quiet --yes pip setuptools \
     && find /opt/recmesh -name tests -type d -path '*/site-packages/*' -prune -exec rm -rf {} +
 

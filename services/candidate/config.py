@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from services.candidate.milvus_settings import MilvusSettings
 from services.runtime.config import ClientSettings, ServerSettings, Settings
 from services.runtime.errors import SetupError
 from services.runtime.scenario import EVENT_NUMBERS, EventName, Scenario
@@ -13,8 +14,16 @@ from services.runtime.scenario import EVENT_NUMBERS, EventName, Scenario
 class IndexSettings(Settings):
     """What searches the item vectors."""
 
-    engine: Literal["faiss"] = "faiss"
-    """The engine; faiss searches in process."""
+    engine: Literal["faiss", "milvus"] = "faiss"
+    """faiss searches in process, each process in its own memory; milvus is a server that all processes share."""
+    milvus: MilvusSettings | None = None
+    """The engine milvus."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "IndexSettings":
+        if (self.engine == "milvus") != (self.milvus is not None):
+            raise ValueError("engine milvus needs milvus: {uri: …}, and no other engine reads it")
+        return self
 
 
 class CandidateConfig(Settings):

@@ -67,6 +67,7 @@ def retrieve_response(retrieved: Retrieved) -> pb.RetrieveCandidatesResponse:
         source_names=retrieved.source_names,
         model_version=retrieved.model_version,
         unknown_item_ids=retrieved.unknown_item_ids,
+        failed_source_names=retrieved.failed_source_names,
     )
     write_floats(response, "scores", retrieved.scores)
     for name, values in retrieved.columns.items():

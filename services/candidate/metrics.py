@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.candidate.index import IntArray
+from services.candidate.retrieval import Retrieved
 
 
 class CandidateMetrics:
@@ -16,7 +16,13 @@ class CandidateMetrics:
             "recmesh_candidate_source_seconds",
             "Time a source took for one request.",
             ["scenario", "source"],
-            buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+            buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+            registry=registry,
+        )
+        self.failures = Counter(
+            "recmesh_candidate_source_failures_total",
+            "Answers that lack a source's candidates because what it asks is away, late or not filled.",
+            ["scenario", "source"],
             registry=registry,
         )
         self.candidates = Counter(
@@ -54,12 +60,12 @@ class CandidateMetrics:
             self._bundle.labels(*one).set(1)
         self._shown[scenario] = labels
 
-    def observe(
-        self, scenario: str, timings: Mapping[str, float], source_names: Sequence[str], source_indexes: IntArray
-    ) -> None:
-        """One answer: seconds by source, and for each candidate the index of its source."""
+    def observe(self, scenario: str, timings: Mapping[str, float], retrieved: Retrieved) -> None:
+        """One answer and its seconds by source."""
         for source, seconds in timings.items():
             self.source_seconds.labels(scenario, source).observe(seconds)
-        counts = np.bincount(source_indexes, minlength=len(source_names))
-        for source, count in zip(source_names, counts.tolist(), strict=True):
+        counts = np.bincount(retrieved.source_indexes, minlength=len(retrieved.source_names))
+        for source, count in zip(retrieved.source_names, counts.tolist(), strict=True):
             self.candidates.labels(scenario, source).inc(count)
+        for source in retrieved.failed_source_names:
+            self.failures.labels(scenario, source).inc()

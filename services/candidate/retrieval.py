@@ -12,10 +12,19 @@ import numpy.typing as npt
 
 from services.candidate.catalogue import Catalogue, read_catalogue
 from services.candidate.config import CandidateSettings
-from services.candidate.faiss_index import FaissIndex, open_faiss_index
-from services.candidate.index import FloatArray, IntArray, VectorIndex
+from services.candidate.flat_index import FlatIndex
+from services.candidate.growing_index import GrowingIndex
+from services.candidate.index import Engine, FloatArray, IntArray, VectorIndex
 from services.candidate.merge import merge, rank_included
-from services.candidate.sources import CollaborativeSource, NewSource, PopularSource, Query, Source, VectorSource
+from services.candidate.sources import (
+    VECTOR,
+    CollaborativeSource,
+    NewSource,
+    PopularSource,
+    Query,
+    Source,
+    VectorSource,
+)
 from services.model.collaborative import (
     FEATURES,
     HISTORY_FEATURES,
@@ -25,10 +34,7 @@ from services.model.collaborative import (
     history_scores,
 )
 from services.runtime.bundle import Bundle, Manifest
-from services.runtime.errors import InvalidFieldError, SetupError
-
-_ENGINES = {"faiss": (open_faiss_index, FaissIndex)}
-"""By the name in IndexSettings: what opens a bundle's index, and what makes an empty one."""
+from services.runtime.errors import InvalidFieldError, NotReadyError, SetupError
 
 INCLUDED = "included"
 """Name of the source of candidates that the caller asked for by id."""
@@ -56,6 +62,8 @@ class Retrieved:
     columns: dict[str, FloatArray]
     model_version: str
     unknown_item_ids: list[str]
+    failed_source_names: list[str]
+    """Sources that had something to go by and could not answer, since what they ask is away."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +83,20 @@ class Retriever:
         manifest: Manifest,
         catalogue: Catalogue,
         weights: Mapping[str, ItemWeights],
-        indexes: tuple[VectorIndex, VectorIndex],
+        index: VectorIndex,
         settings: CandidateSettings,
         read_counts: Callable[[], dict[str, float] | None],
     ) -> None:
-        """weights: by dense feature that sums over the history. `indexes` are the one over all items and the one over
-        new items; the latter is filled here."""
+        """weights: by dense feature that sums over the history. `index` is over all items."""
         self.manifest = manifest
         self.catalogue = catalogue
         self._weights = weights
         self._weightings = {
             name: HistoryWeighting(**kept.model_dump()) for name, kept in manifest.history_recency.items()
         }
-        self._index, self._new_index = indexes
+        self._index = index
+        # Few items, and its own ones in each process: always searched in process.
+        self._new_index = FlatIndex(catalogue.dimension)
         self.popular = PopularSource(catalogue, read_counts)
         self._new = NewSource(catalogue, self._new_index, settings.new_item_max_events)
         reachable = len(np.unique(weights["cf"].indices))
@@ -101,7 +110,16 @@ class Retriever:
         new_rows = self._new.accepts(np.arange(len(catalogue)))
         self._new_index.add(new_rows, catalogue.vectors(new_rows))
 
-    def retrieve(
+    @property
+    def ready(self) -> bool:
+        """Whether the item vectors can be searched; without them the source `vector` fails and the others answer."""
+        return self._index.ready
+
+    def keep(self) -> None:
+        """See BundleIndex.keep."""
+        self._index.keep()
+
+    async def retrieve(
         self,
         user_vector: FloatArray | None,
         past: PastEvents,
@@ -112,7 +130,8 @@ class Retriever:
     ) -> Retrieved:
         """`n` candidates beside the included ones; seconds per source go into `timings`.
 
-        InvalidFieldError for a user vector that is not as long as the model's.
+        Waits only where the engine of the item vectors is not in process. InvalidFieldError for a user vector that is
+        not as long as the model's.
         """
         if user_vector is not None and len(user_vector) != self.catalogue.dimension:
             raise InvalidFieldError(
@@ -126,13 +145,15 @@ class Retriever:
         unknown = [item_id for item_id in included_ids if item_id not in self.catalogue.row_of]
         included = self.catalogue.rows(included_ids)
         included = included[~np.isin(included, excluded)]
-        histories = self._histories(past)
-        query = Query(user_vector, histories, np.concatenate([excluded, included]).astype(np.int64), n)
+        skipped = np.concatenate([excluded, included]).astype(np.int64)
+        # The only wait, and the first: all that follows sees the catalogue as it is at one moment.
+        nearest, failed = await self._nearest(user_vector, n, skipped, timings)
+        query = Query(user_vector, nearest, self._histories(past), skipped, n)
         lists = []
         for source in self._asked if n > 0 else []:
             started = time.perf_counter()
             lists.append(source.retrieve(query))
-            timings[source.name] = time.perf_counter() - started
+            timings[source.name] = timings.get(source.name, 0.0) + time.perf_counter() - started
         names = [source.name for source in self._asked[: len(lists)]]
         merged = merge(lists, [self._quotas[name] for name in names], n)
         rows, scores, sources = merged.rows, merged.scores, merged.sources
@@ -145,7 +166,7 @@ class Retriever:
             names.append(INCLUDED)
         return Retrieved(
             self.catalogue.item_ids[rows].tolist(), scores, sources, names, self._features(query, rows),
-            self.manifest.model_version, unknown,
+            self.manifest.model_version, unknown, failed,
         )  # fmt: skip
 
     def list_sources(self) -> list[SourceInfo]:
@@ -174,6 +195,20 @@ class Retriever:
         self.catalogue.retired[rows] = True
         self._index.remove(rows)
         self._new_index.remove(rows)
+
+    async def _nearest(
+        self, user_vector: FloatArray | None, n: int, skipped: IntArray, timings: dict[str, float]
+    ) -> tuple[IntArray, list[str]]:
+        """Rows nearest to the user's vector, at most `n`, and the name of the source if it could not be asked."""
+        if user_vector is None or n < 1 or self._quotas[VECTOR] == 0:
+            return np.empty(0, dtype=np.int64), []
+        started = time.perf_counter()
+        try:
+            return await self._index.search(user_vector, n, skipped), []
+        except NotReadyError:
+            return np.empty(0, dtype=np.int64), [VECTOR]
+        finally:
+            timings[VECTOR] = time.perf_counter() - started
 
     def _histories(self, past: PastEvents) -> dict[str, FloatArray]:
         """By dense feature that sums over the history, the score of every row, [R]."""
@@ -207,11 +242,10 @@ class Retriever:
 def open_retriever(
     bundle: Bundle,
     settings: CandidateSettings,
-    engine: str,
+    engine: Engine,
     read_counts: Callable[[], dict[str, float] | None],
 ) -> Retriever:
     """Load a verified bundle into an engine. SetupError when its files do not fit together."""
-    open_index, make_index = _ENGINES[engine]
     manifest = bundle.manifest
     unknown = set(manifest.feature_names) - set(FEATURES)
     if unknown:
@@ -222,7 +256,7 @@ def open_retriever(
     catalogue = read_catalogue(bundle.path, manifest.columns_time_ms)
     try:
         weights = {name: ItemWeights.load(bundle.path / f"history_{name}.npz") for name in HISTORY_FEATURES}
-        index = open_index(bundle.path / "index.faiss", manifest.vector_dimension)
+        index = engine.open(bundle)
     except (ValueError, RuntimeError, OSError) as error:
         raise SetupError(f"{bundle.path}: {error}") from None
     rows = {name: table.item_count for name, table in weights.items()}
@@ -232,5 +266,5 @@ def open_retriever(
             f"{bundle.path}: {len(catalogue)} items, {len(index)} indexed, rows of item-to-item weights {rows}, "
             f"vectors of {catalogue.dimension} where the manifest says {manifest.vector_dimension}"
         )
-    indexes = (index, make_index(manifest.vector_dimension))
-    return Retriever(manifest, catalogue, weights, indexes, settings, read_counts)
+    growing = GrowingIndex(index, manifest.vector_dimension)
+    return Retriever(manifest, catalogue, weights, growing, settings, read_counts)

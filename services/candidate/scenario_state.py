@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from services.candidate.config import CandidateSettings, IndexSettings, candidate_settings, popular_kinds
+from services.candidate.config import CandidateSettings, candidate_settings, popular_kinds
+from services.candidate.index import Engine
 from services.candidate.metrics import CandidateMetrics
 from services.candidate.new_items import Embedded, ItemChange, NewItems
 from services.candidate.popular import DecayedCounts, half_life_ms
@@ -71,24 +72,27 @@ class ScenarioState:
     """Holds a retriever for each version that is served. Belongs to one event loop."""
 
     def __init__(
-        self, scenario: Scenario, models: Path, index: IndexSettings, streams: Streams, metrics: CandidateMetrics
+        self, scenario: Scenario, models: Path, engine: Engine, streams: Streams, metrics: CandidateMetrics
     ) -> None:
         self._name = scenario.name
         self._settings: CandidateSettings = candidate_settings(scenario)
         self._kinds = popular_kinds(scenario, self._settings)
         self._models = models
-        self._engine = index.engine
+        self._engine = engine
         self._streams = streams
         self._metrics = metrics
         self._counts = DecayedCounts(half_life_ms(self._settings.popular_half_life_hours))
         self._events_offset = 0
+        # Versions whose item vectors are still on their way into the engine, by name.
+        self._filling: dict[str, Retriever] = {}
         self.versions: VersionSet[Retriever] = VersionSet(
             scenario.name, _REFUSED_RETRY_S, _LEAVE_S, partial(metrics.show_versions, scenario.name)
         )
 
     async def load_if_changed(self) -> bool:
         """Follow CURRENT and VARIANTS: open what they name, the current version first and at most one bundle a call;
-        let go of what they no longer name. A broken bundle leaves all others serving.
+        let go of what they no longer name. A broken bundle leaves all others serving, and so does one whose vectors
+        cannot be searched yet; as the first one it serves without them.
 
         Returns whether a bundle was opened.
         """
@@ -96,7 +100,11 @@ class ScenarioState:
         named = served_versions(self._models, self._name)
         if not named:
             return False
-        missing = self.versions.missing(named)
+        self._filling = {version: member for version, member in self._filling.items() if version in named}
+        for member in (*self.versions.everything, *self._filling.values()):
+            member.keep()
+        waiting = {version for version, member in self._filling.items() if not member.ready}
+        missing = [version for version in self.versions.missing(named) if version not in waiting]
         opened = await self._load(missing[0]) if missing else False
         if self.versions.switch(named[0]):
             log.info("bundle serves", extra={"scenario": self._name, "version": named[0]})
@@ -105,14 +113,20 @@ class ScenarioState:
 
     async def _load(self, version: str) -> bool:
         try:
-            left = self.versions.leaving(version)
-            retriever = left if left is not None else await asyncio.to_thread(self._open, version)
+            kept = self.versions.leaving(version) or self._filling.get(version)
+            retriever = kept if kept is not None else await asyncio.to_thread(self._open, version)
         except Exception:
             # Whatever is wrong with its files, the other bundles and the other scenarios go on.
             self.versions.postpone(version)
             self._metrics.switches.labels(self._name, "refused").inc()
             log.exception("bundle refused", extra={"scenario": self._name, "version": version})
             return False
+        if self.versions.current is not None and not retriever.ready:
+            # Those that serve go on until its vectors can be searched.
+            self._filling[version] = retriever
+            log.info("bundle waits for its vectors", extra={"scenario": self._name, "version": version})
+            return False
+        self._filling.pop(version, None)
         if self.versions.current is not None:
             # Until the new one has read the catalogue's changes, it must not bring retired items back.
             catalogue = self.versions.current.catalogue

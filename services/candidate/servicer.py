@@ -21,7 +21,7 @@ class CandidateServicer(pb_grpc.CandidateServiceServicer):
         state = find_scenario(self._scenarios, request.scenario)
         asked = converters.retrieve_request(request)
         timings: dict[str, float] = {}
-        retrieved = state.versions.find(converters.version_of(request)).retrieve(
+        retrieved = await state.versions.find(converters.version_of(request)).retrieve(
             asked.user_vector,
             asked.past,
             asked.candidate_count,
@@ -29,7 +29,7 @@ class CandidateServicer(pb_grpc.CandidateServiceServicer):
             asked.include_item_ids,
             timings,
         )
-        self._metrics.observe(request.scenario, timings, retrieved.source_names, retrieved.source_indexes)
+        self._metrics.observe(request.scenario, timings, retrieved)
         return converters.retrieve_response(retrieved)
 
     async def ListSources(self, request: Any, context: Any) -> Any:

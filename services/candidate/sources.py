@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from services.candidate.catalogue import Catalogue
+from services.candidate.flat_index import FlatIndex
 from services.candidate.index import FloatArray, IntArray, VectorIndex
 
 VECTOR, COLLABORATIVE, POPULAR, NEW = "vector", "collaborative", "popular", "new"
@@ -21,6 +22,8 @@ class Query:
 
     user_vector: FloatArray | None
     """[D], or none."""
+    nearest: IntArray
+    """Rows that the vector index found, best first; empty without a vector, and while the index cannot be asked."""
     histories: Mapping[str, FloatArray]
     """By dense feature that sums over the history, the score of every row, [R]."""
     exclude: IntArray
@@ -58,9 +61,7 @@ class VectorSource:
 
     def retrieve(self, query: Query) -> IntArray:
         """See Source. Nothing without a user vector."""
-        if query.user_vector is None:
-            return np.empty(0, dtype=np.int64)
-        return self._index.search(query.user_vector, query.k, query.exclude)
+        return query.nearest
 
     def score(self, query: Query, rows: IntArray) -> FloatArray | None:
         """See Source."""
@@ -147,7 +148,7 @@ class NewSource:
 
     name = NEW
 
-    def __init__(self, catalogue: Catalogue, index: VectorIndex, max_events: int) -> None:
+    def __init__(self, catalogue: Catalogue, index: FlatIndex, max_events: int) -> None:
         self._catalogue = catalogue
         self._index = index
         self._max_events = max_events
@@ -160,7 +161,7 @@ class NewSource:
     def retrieve(self, query: Query) -> IntArray:
         """See Source."""
         if query.user_vector is not None:
-            return self._index.search(query.user_vector, query.k, query.exclude)
+            return self._index.search(query.user_vector, query.k, query.exclude)[1]
         rows = self.accepts(np.flatnonzero(~self._catalogue.retired))
         return rows[~np.isin(rows, query.exclude)][::-1][: query.k]
 

@@ -332,6 +332,7 @@ def candidates(response: candidate_pb.RetrieveCandidatesResponse) -> Candidates:
         FeatureColumns(response.columns),
         response.model_version,
         list(response.unknown_item_ids),
+        list(response.failed_source_names),
     )
 
 

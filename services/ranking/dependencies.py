@@ -92,6 +92,8 @@ class Candidates:
     """None: they did not come from candidate, so there is nothing to score them by."""
     model_version: str
     unknown_item_ids: list[str] = field(default_factory=list)
+    failed_source_names: list[str] = field(default_factory=list)
+    """Sources that could not answer."""
 
     def select(self, places: IntArray) -> "Candidates":
         """The candidates at `places`, in that order."""

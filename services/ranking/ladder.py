@@ -256,6 +256,8 @@ class Ladder:
             call = climb.calls.retrieve(None, history, count, excluded, include, climb.model_version, limit)
             candidates = await climb.attempt("candidate", call, climb.budget.left(_RETRIEVE_SHARE)) or candidates
         if candidates is not None:
+            for source in candidates.failed_source_names:
+                climb.note(f"{source}_source_unavailable")
             return candidates
         if include:
             equal = np.zeros(len(include), dtype=np.float32)

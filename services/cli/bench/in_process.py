@@ -13,7 +13,8 @@ import numpy as np
 import onnxruntime
 
 from deploy.triton.settings import TritonSettings
-from services.candidate.config import CandidateSettings, IndexSettings
+from services.candidate.config import CandidateSettings
+from services.candidate.faiss_index import FaissEngine
 from services.candidate.retrieval import PastEvents, open_retriever
 from services.model.blend import blend
 from services.model.text import format_history
@@ -80,7 +81,7 @@ class InProcessModel:
         self._head = scenario.head
         self._ranking = scenario.section("ranking", RankingSettings)
         candidate = scenario.section("candidate", CandidateSettings)
-        self._retriever = open_retriever(bundle, candidate, IndexSettings().engine, lambda: None)
+        self._retriever = open_retriever(bundle, candidate, FaissEngine(), lambda: None)
         self._retriever.popular.refresh()
         items = ItemTable.load(bundle, scoring.new_item_capacity)
         pool = OnnxPool(bundle, scenario.section("triton", TritonSettings))
@@ -91,7 +92,7 @@ class InProcessModel:
         """Retrieve, score and, with `rerank`, re-rank as many as ranking does. Returns milliseconds."""
         started = time.perf_counter()
         vector = await self._predictor.embed_user(user.history)
-        candidates = self.retrieve(user, vector, candidate_count)
+        candidates = await self.retrieve(user, vector, candidate_count)
         predictions = await self._predictor.score(vector, user.history, candidates)
         if rerank:
             best = np.argsort(-self._blend(predictions), kind="stable")[: self._ranking.reranker_count]
@@ -101,9 +102,9 @@ class InProcessModel:
             await self._predictor.rerank(user.history, chosen)
         return (time.perf_counter() - started) * 1000
 
-    def retrieve(self, user: UserContext, vector: Array | None, candidate_count: int) -> Candidates:
+    async def retrieve(self, user: UserContext, vector: Array | None, candidate_count: int) -> Candidates:
         """Candidates with their dense features."""
-        found = self._retriever.retrieve(
+        found = await self._retriever.retrieve(
             vector,
             PastEvents(user.history.item_ids, user.history.event_times_ms, user.values),
             candidate_count,
@@ -116,7 +117,7 @@ class InProcessModel:
     async def texts(self, user: UserContext, history_events: int, candidate_count: int) -> tuple[str, list[str]]:
         """What a cross-encoder reads: the history's text, newest event first, and the candidates' texts."""
         vector = await self._predictor.embed_user(user.history)
-        candidates = self.retrieve(user, vector, candidate_count)
+        candidates = await self.retrieve(user, vector, candidate_count)
         items = self._predictor.items
         history_rows = items.rows(user.history.item_ids[::-1])
         known = history_rows[history_rows != UNKNOWN][:history_events]

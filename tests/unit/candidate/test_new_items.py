@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from services.candidate.config import CandidateSettings
+from services.candidate.faiss_index import FaissEngine
 from services.candidate.new_items import EMBED_BATCH, Embedded, ItemChange, NewItems
 from services.candidate.retrieval import open_retriever
 from services.model.text import ItemFields
@@ -20,7 +21,7 @@ def fast(monkeypatch):
 
 @pytest.fixture
 def retriever(tmp_path):
-    return open_retriever(make_tiny_bundle(tmp_path, items=20), CandidateSettings(), "faiss", lambda: None)
+    return open_retriever(make_tiny_bundle(tmp_path, items=20), CandidateSettings(), FaissEngine(), lambda: None)
 
 
 def change(item_id, title="silent river", retired=False):

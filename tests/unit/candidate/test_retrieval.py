@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from services.candidate.config import CandidateSettings, QuotaSettings
+from services.candidate.faiss_index import FaissEngine
 from services.candidate.retrieval import INCLUDED, PastEvents, open_retriever
 from services.model.collaborative import FEATURES, HistoryWeighting, compress
 from services.runtime.errors import InvalidFieldError, SetupError
 from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.waiting import at_once
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +18,7 @@ def bundle(tmp_path_factory):
 
 
 def open_with(bundle, counts=None, **settings):
-    retriever = open_retriever(bundle, CandidateSettings(**settings), "faiss", lambda: counts)
+    retriever = open_retriever(bundle, CandidateSettings(**settings), FaissEngine(), lambda: counts)
     retriever.popular.refresh()
     return retriever
 
@@ -24,7 +26,7 @@ def open_with(bundle, counts=None, **settings):
 def ask(retriever, vector=None, history=(), n=20, exclude=(), include=(), values=None):
     hours = [3_600_000 * hour for hour in range(len(history))]
     past = PastEvents(history, hours, values or [0.0] * len(history))
-    return retriever.retrieve(vector, past, n, exclude, include, {})
+    return at_once(retriever.retrieve(vector, past, n, exclude, include, {}))
 
 
 def only(source):
@@ -145,7 +147,7 @@ def test_a_vector_of_another_length_names_the_field(bundle):
 def test_quotas_of_zero_switch_a_source_off(bundle):
     retriever = open_with(bundle, quotas=only("popular"))
     timings: dict[str, float] = {}
-    retriever.retrieve(None, PastEvents(["i1"], [0], [0.0]), 5, [], [], timings)
+    at_once(retriever.retrieve(None, PastEvents(["i1"], [0], [0.0]), 5, [], [], timings))
     assert set(timings) == {"popular"}
     assert [s.quota for s in retriever.list_sources()] == [1, 0, 0, 0]
 

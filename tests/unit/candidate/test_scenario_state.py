@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from services.candidate.config import IndexSettings
+from services.candidate.faiss_index import FaissEngine
 from services.candidate.metrics import CandidateMetrics
 from services.candidate.new_items import Embedded, ItemChange
 from services.candidate.retrieval import PastEvents
@@ -17,7 +17,7 @@ from services.runtime.health import Health
 from services.runtime.metrics import new_registry
 from services.runtime.scenario import Scenario
 from tests.support.tiny_bundle import make_tiny_bundle
-from tests.support.waiting import until
+from tests.support.waiting import at_once, until
 
 CLICK, DISMISS = 2, 11
 NO_PAST = PastEvents([], [], [])
@@ -70,13 +70,13 @@ def streams():
 def state(tmp_path, streams):
     scenario = Scenario("video", HEAD, "file")
     registry = new_registry()
-    state = ScenarioState(scenario, tmp_path, IndexSettings(), streams, CandidateMetrics(registry))
+    state = ScenarioState(scenario, tmp_path, FaissEngine(), streams, CandidateMetrics(registry))
     state.registry = registry
     return state
 
 
 def top(state, n=3):
-    return state.versions.find("").retrieve(None, NO_PAST, n, [], [], {}).item_ids
+    return at_once(state.versions.find("").retrieve(None, NO_PAST, n, [], [], {})).item_ids
 
 
 async def test_no_bundle_yet_then_the_current_one_then_the_next(tmp_path, state):
@@ -137,7 +137,7 @@ async def test_every_bundle_reads_the_catalogue_from_the_start(tmp_path, state, 
 
 async def test_one_scenario_without_a_bundle_does_not_keep_the_process_from_serving(tmp_path, state, streams):
     other = ScenarioState(
-        Scenario("music", HEAD, "file"), tmp_path, IndexSettings(), streams, CandidateMetrics(new_registry())
+        Scenario("music", HEAD, "file"), tmp_path, FaissEngine(), streams, CandidateMetrics(new_registry())
     )
     health = Health("candidate", ["bundles"])
     task = asyncio.create_task(watch_bundles([other, state], health))
@@ -146,6 +146,97 @@ async def test_one_scenario_without_a_bundle_does_not_keep_the_process_from_serv
     make_tiny_bundle(tmp_path, "video", items=10)
     await until(lambda: health.serving)
     task.cancel()
+
+
+class SlowEngine(FaissEngine):
+    """Indexes that are ready when the test says so, by version."""
+
+    def __init__(self):
+        self.ready = set()
+        self.kept = []
+
+    def open(self, bundle):
+        engine, version, inner = self, bundle.manifest.model_version, super().open(bundle)
+
+        class Index:
+            ready = property(lambda self: version in engine.ready)
+
+            def keep(self):
+                engine.kept.append(version)
+
+            async def search(self, *asked):
+                if not self.ready:
+                    raise NotReadyError("not filled")
+                return await inner.search(*asked)
+
+            def __len__(self):
+                return len(inner)
+
+        return Index()
+
+
+class TestVectorsThatComeLater:
+    @pytest.fixture
+    def engine(self):
+        return SlowEngine()
+
+    @pytest.fixture
+    def state(self, tmp_path, streams, engine):
+        head = {**HEAD, "candidate": {"quotas": {"vector": 0.5, "collaborative": 0, "popular": 0.5, "new": 0}}}
+        return ScenarioState(
+            Scenario("video", head, "file"), tmp_path, engine, streams, CandidateMetrics(new_registry())
+        )
+
+    def ask(self, state, version=""):
+        vector = np.ones(8, dtype=np.float32)
+        return at_once(state.versions.find(version).retrieve(vector, NO_PAST, 10, [], [], {}))
+
+    async def test_the_first_version_answers_without_them(self, tmp_path, state, engine):
+        make_tiny_bundle(tmp_path, items=10, version="v1")
+        assert await state.load_if_changed()
+        answer = self.ask(state)
+        assert answer.failed_source_names == ["vector"]
+        assert len(answer.item_ids) == 10
+        assert not await state.load_if_changed()
+        assert engine.kept == ["v1"]
+        engine.ready.add("v1")
+        answer = self.ask(state)
+        assert answer.failed_source_names == []
+        assert "vector" in {answer.source_names[index] for index in answer.source_indexes}
+
+    async def test_without_a_user_vector_nothing_fails(self, tmp_path, state):
+        make_tiny_bundle(tmp_path, items=10, version="v1")
+        await state.load_if_changed()
+        assert at_once(state.versions.find("").retrieve(None, NO_PAST, 5, [], [], {})).failed_source_names == []
+
+    async def test_a_later_version_waits_for_them_and_others_do_not_wait_for_it(self, tmp_path, state, engine):
+        engine.ready |= {"v1", "v3"}
+        make_tiny_bundle(tmp_path, items=10, version="v1")
+        await state.load_if_changed()
+        make_tiny_bundle(tmp_path, items=20, version="v2")
+        make_tiny_bundle(tmp_path, items=30, version="v3", current=False)
+        set_variants(tmp_path, "video", ["v3"])
+        for _ in range(3):
+            await state.load_if_changed()
+        assert state.versions.names == ["v1", "v3"]
+        assert "v2" in engine.kept
+        # What was retired while it waited stays away.
+        state.versions.find("").retire(["i0"])
+        engine.ready.add("v2")
+        assert await state.load_if_changed()
+        assert state.versions.names == ["v2", "v3"]
+        assert "i0" not in self.ask(state).item_ids
+
+    async def test_one_that_is_named_no_more_is_kept_no_more(self, tmp_path, state, engine):
+        engine.ready.add("v1")
+        make_tiny_bundle(tmp_path, items=10, version="v1")
+        await state.load_if_changed()
+        make_tiny_bundle(tmp_path, items=20, version="v2")
+        await state.load_if_changed()
+        set_current_version(tmp_path, "video", "v1")
+        engine.kept.clear()
+        await state.load_if_changed()
+        assert engine.kept == ["v1"]
 
 
 class TestVariants:
@@ -200,7 +291,7 @@ class TestVariants:
         for retriever in both.versions.members:
             catalogue = retriever.catalogue
             await until(lambda c=catalogue: "fresh" in c.row_of and c.retired[c.row_of["i1"]])
-            await until(lambda r=retriever: r.retrieve(None, NO_PAST, 2, [], [], {}).item_ids == ["i5", "i6"])
+            await until(lambda r=retriever: at_once(r.retrieve(None, NO_PAST, 2, [], [], {})).item_ids == ["i5", "i6"])
         assert streams.embedded_by == {"v1", "v2"}
         # One that goes is followed no longer; one that comes is, from the start.
         make_tiny_bundle(tmp_path, items=10, version="v3", current=False)

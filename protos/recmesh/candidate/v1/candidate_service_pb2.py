@@ -26,7 +26,7 @@ from recmesh.type.v1 import feature_column_pb2 as recmesh_dot_type_dot_v1_dot_fe
 from recmesh.type.v1 import history_pb2 as recmesh_dot_type_dot_v1_dot_history__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,recmesh/candidate/v1/candidate_service.proto\x12\x14recmesh.candidate.v1\x1a$recmesh/type/v1/feature_column.proto\x1a\x1drecmesh/type/v1/history.proto\"\xd1\x01\n\x19RetrieveCandidatesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x13\n\x0buser_vector\x18\x02 \x03(\x02\x12)\n\x07history\x18\x03 \x01(\x0b\x32\x18.recmesh.type.v1.History\x12\x17\n\x0f\x63\x61ndidate_count\x18\x04 \x01(\x05\x12\x18\n\x10\x65xclude_item_ids\x18\x05 \x03(\t\x12\x18\n\x10include_item_ids\x18\x06 \x03(\t\x12\x15\n\rmodel_version\x18\x07 \x01(\t\"\xce\x01\n\x1aRetrieveCandidatesResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x16\n\x0esource_indexes\x18\x03 \x03(\x05\x12\x14\n\x0csource_names\x18\x04 \x03(\t\x12/\n\x07\x63olumns\x18\x05 \x03(\x0b\x32\x1e.recmesh.type.v1.FeatureColumn\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x12\x18\n\x10unknown_item_ids\x18\x07 \x03(\t\"=\n\x12ListSourcesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"D\n\x13ListSourcesResponse\x12-\n\x07sources\x18\x01 \x03(\x0b\x32\x1c.recmesh.candidate.v1.Source\"9\n\x06Source\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05quota\x18\x02 \x01(\x02\x12\x12\n\nitem_count\x18\x03 \x01(\x03\x32\xef\x01\n\x10\x43\x61ndidateService\x12w\n\x12RetrieveCandidates\x12/.recmesh.candidate.v1.RetrieveCandidatesRequest\x1a\x30.recmesh.candidate.v1.RetrieveCandidatesResponse\x12\x62\n\x0bListSources\x12(.recmesh.candidate.v1.ListSourcesRequest\x1a).recmesh.candidate.v1.ListSourcesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,recmesh/candidate/v1/candidate_service.proto\x12\x14recmesh.candidate.v1\x1a$recmesh/type/v1/feature_column.proto\x1a\x1drecmesh/type/v1/history.proto\"\xd1\x01\n\x19RetrieveCandidatesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x13\n\x0buser_vector\x18\x02 \x03(\x02\x12)\n\x07history\x18\x03 \x01(\x0b\x32\x18.recmesh.type.v1.History\x12\x17\n\x0f\x63\x61ndidate_count\x18\x04 \x01(\x05\x12\x18\n\x10\x65xclude_item_ids\x18\x05 \x03(\t\x12\x18\n\x10include_item_ids\x18\x06 \x03(\t\x12\x15\n\rmodel_version\x18\x07 \x01(\t\"\xeb\x01\n\x1aRetrieveCandidatesResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x16\n\x0esource_indexes\x18\x03 \x03(\x05\x12\x14\n\x0csource_names\x18\x04 \x03(\t\x12/\n\x07\x63olumns\x18\x05 \x03(\x0b\x32\x1e.recmesh.type.v1.FeatureColumn\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x12\x18\n\x10unknown_item_ids\x18\x07 \x03(\t\x12\x1b\n\x13\x66\x61iled_source_names\x18\x08 \x03(\t\"=\n\x12ListSourcesRequest\x12\x10\n\x08scenario\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"D\n\x13ListSourcesResponse\x12-\n\x07sources\x18\x01 \x03(\x0b\x32\x1c.recmesh.candidate.v1.Source\"9\n\x06Source\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05quota\x18\x02 \x01(\x02\x12\x12\n\nitem_count\x18\x03 \x01(\x03\x32\xef\x01\n\x10\x43\x61ndidateService\x12w\n\x12RetrieveCandidates\x12/.recmesh.candidate.v1.RetrieveCandidatesRequest\x1a\x30.recmesh.candidate.v1.RetrieveCandidatesResponse\x12\x62\n\x0bListSources\x12(.recmesh.candidate.v1.ListSourcesRequest\x1a).recmesh.candidate.v1.ListSourcesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,13 +36,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRIEVECANDIDATESREQUEST']._serialized_start=140
   _globals['_RETRIEVECANDIDATESREQUEST']._serialized_end=349
   _globals['_RETRIEVECANDIDATESRESPONSE']._serialized_start=352
-  _globals['_RETRIEVECANDIDATESRESPONSE']._serialized_end=558
-  _globals['_LISTSOURCESREQUEST']._serialized_start=560
-  _globals['_LISTSOURCESREQUEST']._serialized_end=621
-  _globals['_LISTSOURCESRESPONSE']._serialized_start=623
-  _globals['_LISTSOURCESRESPONSE']._serialized_end=691
-  _globals['_SOURCE']._serialized_start=693
-  _globals['_SOURCE']._serialized_end=750
-  _globals['_CANDIDATESERVICE']._serialized_start=753
-  _globals['_CANDIDATESERVICE']._serialized_end=992
+  _globals['_RETRIEVECANDIDATESRESPONSE']._serialized_end=587
+  _globals['_LISTSOURCESREQUEST']._serialized_start=589
+  _globals['_LISTSOURCESREQUEST']._serialized_end=650
+  _globals['_LISTSOURCESRESPONSE']._serialized_start=652
+  _globals['_LISTSOURCESRESPONSE']._serialized_end=720
+  _globals['_SOURCE']._serialized_start=722
+  _globals['_SOURCE']._serialized_end=779
+  _globals['_CANDIDATESERVICE']._serialized_start=782
+  _globals['_CANDIDATESERVICE']._serialized_end=1021
 # @@protoc_insertion_point(module_scope)

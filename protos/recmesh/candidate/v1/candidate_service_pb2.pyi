@@ -27,7 +27,7 @@ class RetrieveCandidatesRequest(_message.Message):
     def __init__(self, scenario: _Optional[str] = ..., user_vector: _Optional[_Iterable[float]] = ..., history: _Optional[_Union[_history_pb2.History, _Mapping]] = ..., candidate_count: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., include_item_ids: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class RetrieveCandidatesResponse(_message.Message):
-    __slots__ = ("item_ids", "scores", "source_indexes", "source_names", "columns", "model_version", "unknown_item_ids")
+    __slots__ = ("item_ids", "scores", "source_indexes", "source_names", "columns", "model_version", "unknown_item_ids", "failed_source_names")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_INDEXES_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,7 @@ class RetrieveCandidatesResponse(_message.Message):
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_SOURCE_NAMES_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[str]
     scores: _containers.RepeatedScalarFieldContainer[float]
     source_indexes: _containers.RepeatedScalarFieldContainer[int]
@@ -42,7 +43,8 @@ class RetrieveCandidatesResponse(_message.Message):
     columns: _containers.RepeatedCompositeFieldContainer[_feature_column_pb2.FeatureColumn]
     model_version: str
     unknown_item_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., source_indexes: _Optional[_Iterable[int]] = ..., source_names: _Optional[_Iterable[str]] = ..., columns: _Optional[_Iterable[_Union[_feature_column_pb2.FeatureColumn, _Mapping]]] = ..., model_version: _Optional[str] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    failed_source_names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., source_indexes: _Optional[_Iterable[int]] = ..., source_names: _Optional[_Iterable[str]] = ..., columns: _Optional[_Iterable[_Union[_feature_column_pb2.FeatureColumn, _Mapping]]] = ..., model_version: _Optional[str] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ..., failed_source_names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListSourcesRequest(_message.Message):
     __slots__ = ("scenario", "model_version")

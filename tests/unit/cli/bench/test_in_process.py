@@ -52,7 +52,7 @@ async def test_every_step_runs_on_the_asked_number_of_candidates(
 
 
 async def test_seen_items_are_no_candidates(state: tuple[Bundle, Scenario]) -> None:
-    candidates = InProcessModel(*state).retrieve(USER, None, 60)
+    candidates = await InProcessModel(*state).retrieve(USER, None, 60)
     assert not set(USER.seen_item_ids) & set(candidates.item_ids)
 
 
