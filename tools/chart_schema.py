@@ -96,6 +96,8 @@ _LIMITS: dict[str, Schema] = {
     "maxConnectionAgeSeconds": {"type": "integer", "minimum": 10},
     "drain.preStopSeconds": _WHOLE,
     "drain.seconds": {"type": "number", "minimum": 0},
+    "candidate.index.engine": {"enum": ["faiss", "milvus"]},
+    "candidate.index.milvus": {"type": "object"},
     "feature.store.engine": {"enum": ["lmdb", "valkey"]},
     "feature.store.lmdb.mapBytes": {"type": "integer", "minimum": 1024**2},
     "feedback.store.engine": {"enum": ["sqlite", "jetstream"]},

@@ -16,6 +16,7 @@ from services.candidate.metrics import CandidateMetrics
 from services.candidate.new_items import Embedded, ItemChange, NewItems
 from services.candidate.popular import DecayedCounts, half_life_ms
 from services.candidate.retrieval import Retriever, open_retriever
+from services.candidate.sources import VECTOR
 from services.runtime.bundle import open_version, served_versions
 from services.runtime.followers import run_for_each
 from services.runtime.health import Health
@@ -81,6 +82,8 @@ class ScenarioState:
         self._engine = engine
         self._streams = streams
         self._metrics = metrics
+        # No failure is a count of 0 and not an unknown one.
+        metrics.failures.labels(scenario.name, VECTOR)
         self._counts = DecayedCounts(half_life_ms(self._settings.popular_half_life_hours))
         self._events_offset = 0
         # Versions whose item vectors are still on their way into the engine, by name.

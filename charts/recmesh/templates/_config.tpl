@@ -19,7 +19,18 @@ server:
   {{- include "recmesh.server" (dict "root" . "callers" (list (include "recmesh.host" (dict "root" . "component" "ranking")))) | nindent 2 }}
 scenario_files: {{ include "recmesh.scenarioFiles" . }}
 models: /models
-index: {engine: faiss}
+index:
+  engine: {{ .Values.candidate.index.engine }}
+  {{- if eq .Values.candidate.index.engine "milvus" }}
+  {{- $settings := deepCopy .Values.candidate.index.milvus }}
+  {{- if not $settings.uri }}
+  {{- fail "candidate.index.milvus.uri: give http://host:port of the server" }}
+  {{- end }}
+  {{- if .Values.candidate.index.tokenSecret.name }}
+  {{- $_ := set $settings "token_file" "/etc/recmesh/index/token" }}
+  {{- end }}
+  milvus: {{- toYaml $settings | nindent 4 }}
+  {{- end }}
 {{- range list "feature" "feedback" }}
 {{ . }}: {{ include "recmesh.client" (dict "root" $ "component" .) }}
 {{- end }}

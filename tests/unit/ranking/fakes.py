@@ -50,6 +50,7 @@ class FakeCalls:
         """Versions that a service serves beside its current one."""
         self.no_reranker = []
         self.unknown = []
+        self.failed_sources = []
 
     async def _behave(self, method, **details):
         self.asked.append((method, details))
@@ -105,6 +106,7 @@ class FakeCalls:
             Columns(ids),
             answering,
             [item_id for item_id in include if item_id not in self.items],
+            list(self.failed_sources),
         )
 
     async def score(self, user_vector, history, candidates, vector_count, model_version, limit_s):

@@ -124,6 +124,15 @@ async def test_every_failure_is_a_reason_and_a_lower_rung(down, dependency, rung
     assert page.model_version == VERSION
 
 
+async def test_a_source_that_could_not_answer_is_said_and_the_rung_stays():
+    calls = FakeCalls()
+    pipeline = await ready(calls)
+    whole = await recommend(pipeline, calls)
+    calls.failed_sources = ["vector"]
+    page = await recommend(pipeline, calls)
+    assert (page.rung, page.reasons) == (whole.rung, ["vector_source_unavailable"])
+
+
 async def test_everything_down_still_answers_from_what_is_kept():
     calls = FakeCalls()
     pipeline = await ready(calls)
