@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,8 @@ _POLL_S = 1.0
 _REFUSED_RETRY_S = 30.0
 # As scoring by default: a request that began before its version left ends with it.
 _LEAVE_S = 3.0
+# A process without any version waits so long for the engine of the first one's vectors; then it serves without them.
+_FIRST_WAIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class ScenarioState:
         self._events_offset = 0
         # Versions whose item vectors are still on their way into the engine, by name.
         self._filling: dict[str, Retriever] = {}
+        self._first_opened_s: float | None = None
         self.versions: VersionSet[Retriever] = VersionSet(
             scenario.name, _REFUSED_RETRY_S, _LEAVE_S, partial(metrics.show_versions, scenario.name)
         )
@@ -95,7 +99,7 @@ class ScenarioState:
     async def load_if_changed(self) -> bool:
         """Follow CURRENT and VARIANTS: open what they name, the current version first and at most one bundle a call;
         let go of what they no longer name. A broken bundle leaves all others serving, and so does one whose vectors
-        cannot be searched yet; as the first one it serves without them.
+        cannot be searched yet; as the first one it serves without them after a while.
 
         Returns whether a bundle was opened.
         """
@@ -106,7 +110,7 @@ class ScenarioState:
         self._filling = {version: member for version, member in self._filling.items() if version in named}
         for member in (*self.versions.everything, *self._filling.values()):
             member.keep()
-        waiting = {version for version, member in self._filling.items() if not member.ready}
+        waiting = {version for version, member in self._filling.items() if not self._may_serve(member)}
         missing = [version for version in self.versions.missing(named) if version not in waiting]
         opened = await self._load(missing[0]) if missing else False
         if self.versions.switch(named[0]):
@@ -124,7 +128,8 @@ class ScenarioState:
             self._metrics.switches.labels(self._name, "refused").inc()
             log.exception("bundle refused", extra={"scenario": self._name, "version": version})
             return False
-        if self.versions.current is not None and not retriever.ready:
+        retriever.keep()
+        if not self._may_serve(retriever):
             # Those that serve go on until its vectors can be searched.
             self._filling[version] = retriever
             log.info("bundle waits for its vectors", extra={"scenario": self._name, "version": version})
@@ -139,6 +144,13 @@ class ScenarioState:
         self._metrics.switches.labels(self._name, "loaded").inc()
         log.info("bundle loaded", extra={"scenario": self._name, "version": version})
         return True
+
+    def _may_serve(self, retriever: Retriever) -> bool:
+        """Whether its vectors can be searched, or there is nothing better and they have been waited for."""
+        if self._first_opened_s is None:
+            self._first_opened_s = time.monotonic()
+        waited = time.monotonic() - self._first_opened_s >= _FIRST_WAIT_S
+        return retriever.ready or (self.versions.current is None and waited)
 
     def _open(self, version: str) -> Retriever:
         bundle = open_version(self._models, self._name, version)

@@ -191,12 +191,18 @@ class TestVectorsThatComeLater:
         vector = np.ones(8, dtype=np.float32)
         return at_once(state.versions.find(version).retrieve(vector, NO_PAST, 10, [], [], {}))
 
-    async def test_the_first_version_answers_without_them(self, tmp_path, state, engine):
+    async def test_the_first_version_waits_a_while_and_then_answers_without_them(
+        self, tmp_path, state, engine, monkeypatch
+    ):
         make_tiny_bundle(tmp_path, items=10, version="v1")
+        assert not await state.load_if_changed()
+        assert state.versions.names == []
+        monkeypatch.setattr("services.candidate.scenario_state._FIRST_WAIT_S", 0.0)
         assert await state.load_if_changed()
         answer = self.ask(state)
         assert answer.failed_source_names == ["vector"]
         assert {answer.source_names[index] for index in answer.source_indexes} == {"popular"}
+        engine.kept.clear()
         assert not await state.load_if_changed()
         assert engine.kept == ["v1"]
         engine.ready.add("v1")
@@ -204,7 +210,8 @@ class TestVectorsThatComeLater:
         assert answer.failed_source_names == []
         assert "vector" in {answer.source_names[index] for index in answer.source_indexes}
 
-    async def test_without_a_user_vector_nothing_fails(self, tmp_path, state):
+    async def test_without_a_user_vector_nothing_fails(self, tmp_path, state, monkeypatch):
+        monkeypatch.setattr("services.candidate.scenario_state._FIRST_WAIT_S", 0.0)
         make_tiny_bundle(tmp_path, items=10, version="v1")
         await state.load_if_changed()
         assert at_once(state.versions.find("").retrieve(None, NO_PAST, 5, [], [], {})).failed_source_names == []
