@@ -8,6 +8,7 @@ import logging
 import time
 from concurrent.futures import Future
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 from pymilvus.exceptions import MilvusException
@@ -97,6 +98,10 @@ class MilvusIndex:
                 self._collection = None
             self._note_failure(error.message)
             raise NotReadyError(f"Milvus cannot search: {error.message}") from None
+        except grpc.RpcError as error:
+            # What the client does not try again, such as a wait that is over or a login that is refused.
+            self._note_failure(str(error))
+            raise NotReadyError(f"Milvus cannot search: {error}") from None
         self._failures = 0
         return found
 

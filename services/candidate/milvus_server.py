@@ -18,6 +18,7 @@ from services.runtime.errors import SetupError
 T = TypeVar("T")
 
 _PREPARING_THREADS = 4
+_CONNECT_S = 5.0
 
 # Each failure is told once, by what met it; the client would tell it again with a traceback per attempt.
 for _name in ("pymilvus", "pymilvus.milvus_client"):
@@ -41,7 +42,7 @@ class MilvusServer:
         """The client, connected at the first call. MilvusException while the server is away."""
         with self._lock:
             if self._client is None:
-                self._client = MilvusClient(**self._options, timeout=self.settings.write_timeout_s, dedicated=True)
+                self._client = MilvusClient(**self._options, timeout=_CONNECT_S, dedicated=True)
             return self._client
 
     def search(self, work: Callable[[], T]) -> "Future[T]":

@@ -139,6 +139,9 @@ class Retriever:
                 f"has {len(user_vector)} values; model {self.manifest.model_version} has vectors of "
                 f"{self.catalogue.dimension}",
             )
+        # The only wait comes first: all that follows sees the catalogue as it is at one moment.
+        known = self.catalogue.rows([*exclude_item_ids, *include_item_ids])
+        nearest, failed = await self._nearest(user_vector, n, known, timings)
         excluded = self.catalogue.rows(exclude_item_ids)
         # One entry per id, in the order given.
         included_ids = list(dict.fromkeys(include_item_ids))
@@ -146,8 +149,7 @@ class Retriever:
         included = self.catalogue.rows(included_ids)
         included = included[~np.isin(included, excluded)]
         skipped = np.concatenate([excluded, included]).astype(np.int64)
-        # The only wait, and the first: all that follows sees the catalogue as it is at one moment.
-        nearest, failed = await self._nearest(user_vector, n, skipped, timings)
+        nearest = nearest[~np.isin(nearest, skipped)]
         query = Query(user_vector, nearest, self._histories(past), skipped, n)
         lists = []
         for source in self._asked if n > 0 else []:

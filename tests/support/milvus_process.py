@@ -2,8 +2,6 @@
 another program, in Python, so what only a cluster does (shards, replicas, consistency levels, users) is not tested."""
 
 import importlib.util
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -52,13 +50,3 @@ class MilvusProcess(OwnedProcess):
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     raise RuntimeError((self.folder / "milvus.log").read_text()) from None
                 time.sleep(0.05)
-
-    def pause(self) -> None:
-        """Let it answer nobody, until `resume`."""
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGCONT)

@@ -5,6 +5,7 @@ import asyncio
 import threading
 import time
 
+import grpc
 import numpy as np
 import pytest
 
@@ -165,6 +166,14 @@ async def test_a_server_that_keeps_failing_is_left_alone_for_a_while(fake, index
     fake.failure = None
     index._search_after = 0.0
     assert (await index.search(VECTORS[0], 5, alive, NOTHING))[1].tolist() == best(VECTORS[0], 5)
+
+
+async def test_what_grpc_says_is_an_engine_that_is_away_too(fake, index):
+    await fill(index)
+    fake.failure = grpc.RpcError("DEADLINE_EXCEEDED")
+    with pytest.raises(NotReadyError, match="DEADLINE_EXCEEDED"):
+        await index.search(VECTORS[0], 5, np.ones(100, dtype=bool), NOTHING)
+    assert index.ready
 
 
 async def test_a_dropped_collection_is_prepared_again(fake, index):

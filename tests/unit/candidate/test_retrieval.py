@@ -163,3 +163,28 @@ def test_a_feature_nobody_computes_is_refused(bundle):
     manifest = bundle.manifest.model_copy(update={"feature_names": ["cf", "phase_of_moon"]})
     with pytest.raises(SetupError, match="phase_of_moon"):
         open_with(type(bundle)(bundle.path, manifest))
+
+
+def test_what_changes_while_the_engine_is_asked_is_seen(bundle):
+    retriever = None
+
+    class Engine(FaissEngine):
+        def open(self, bundle):
+            index = super().open(bundle)
+            search = index.search
+
+            async def search_meanwhile(*asked):
+                found = await search(*asked)
+                vectors = np.tile(retriever.catalogue.vectors(np.array([5])), (2, 1))
+                retriever.put_items(["late", "unwanted"], ["a", "b"], vectors, np.full(2, np.nan))
+                retriever.retire(["i6"])
+                return found
+
+            index.search = search_meanwhile
+            return index
+
+    retriever = open_retriever(bundle, CandidateSettings(), Engine(), lambda: None)
+    retriever.popular.refresh()
+    got = ask(retriever, retriever.catalogue.vectors(np.array([5]))[0], ["i5"], 52, exclude=["unwanted"])
+    assert "late" in got.item_ids
+    assert not {"unwanted", "i6"} & set(got.item_ids)

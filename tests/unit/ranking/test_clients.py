@@ -215,6 +215,11 @@ async def test_impressions_wait_unless_they_will_never_be_taken(server, answer, 
     assert server.request.impressions[0].request_id == "r-1"
 
 
+async def test_sources_that_could_not_answer_are_told(server, calls):
+    server.answer = retrieved(failed_source_names=["vector"])
+    assert (await calls.retrieve(VECTOR, HISTORY, 2, (), (), "", 5)).failed_source_names == ["vector"]
+
+
 async def test_the_version_travels_with_every_call_that_takes_one(server, calls):
     server.answer = retrieved(model_version="v2")
     candidates = await calls.retrieve(VECTOR, HISTORY, 2, (), (), "v2", 5)
