@@ -98,6 +98,7 @@ _OWN: dict[str, tuple[Row, ...]] = {
                 latency("time of a source", "recmesh_candidate_source_seconds", "scenario, source"),
                 _rate("recmesh_candidate_candidates_total", "scenario, source", title="candidates by source"),
                 _value("recmesh_candidate_source_items", "scenario, source", "items of a source"),
+                _rate("recmesh_candidate_source_failures_total", "scenario, source", title="answers without a source"),
                 _value("recmesh_candidate_bundle_info", "scenario, model_version, role", "served versions"),
                 lines("bundle switches, 1 h",
                       f"sum by (scenario, outcome) (increase(recmesh_candidate_bundle_switches_total{{{SELECT}}}[1h]))",
