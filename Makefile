@@ -7,6 +7,8 @@ STATE ?= .recmesh
 ONCE ?=
 # Much of the tests' time is waiting for processes. Files stay whole: their tests share servers.
 TESTERS ?= 2
+# Many processes import the same modules, most of which setup has not compiled: the first one does it for all.
+unexport PYTHONDONTWRITEBYTECODE
 # A crashed process ends the run: after a restart `loadfile` would wait for ever.
 SIDE_BY_SIDE := $(if $(filter-out 1,$(TESTERS)),-n $(TESTERS) --dist loadfile --max-worker-restart 0)
 # A test that not even pytest-timeout can end says where it hangs, and its process ends.
