@@ -7,9 +7,12 @@ STATE ?= .recmesh
 ONCE ?=
 # Much of the tests' time is waiting for processes. Files stay whole: their tests share servers.
 TESTERS ?= 2
+# Many processes import the same modules, most of which setup has not compiled: the first one does it for all.
+unexport PYTHONDONTWRITEBYTECODE
+# In their own order: xdist would keep the files of few tests for the end, and those are the ones that take a minute.
 # A crashed process ends the run: after a restart `loadfile` would wait for ever.
-SIDE_BY_SIDE := $(if $(filter-out 1,$(TESTERS)),-n $(TESTERS) --dist loadfile --max-worker-restart 0)
-# A test that not even pytest-timeout can end says where it hangs, and its process ends.
+SIDE_BY_SIDE := $(if $(filter-out 1,$(TESTERS)),-n $(TESTERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0)
+# A test that not even pytest-timeout can end, which may give a test 380 s, says where it hangs, and its process ends.
 NO_HANGING := -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true
 PROTOS := $(shell find protos -name '*.proto')
 

@@ -1,8 +1,13 @@
 """No test asserts wall-clock time: hypothesis' deadline per example is off, or a busy machine would fail tests.
 Processes that run tests side by side (pytest -n) choose ports from ranges of their own.
+
+Numbers are computed by one thread: the tests' arrays are so small that several only wait for each other, and on a busy
+machine, where one of them has no core, for very long.
 """
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything loads OpenMP or BLAS; started processes take it over
 
 from hypothesis import settings
 

@@ -7,7 +7,6 @@ from services.feature.history import HistoryRules, history_rules
 from services.feature.interests import InterestRules
 from services.feature.lmdb_store import LmdbFeatureStore
 from services.feature.store import FeatureStore
-from services.feature.valkey_store import ValkeyFeatureStore
 from services.runtime.people import People, people_of
 from services.runtime.pseudonym import Pseudonyms, claim_store
 from services.runtime.scenario import Scenario
@@ -45,4 +44,7 @@ def _open_store(scenario: str, settings: StoreSettings, rules: HistoryRules, pse
         folder = settings.path / scenario
         claim_store(folder / "pseudonyms", pseudonyms, (folder / "data.mdb").is_file())
         return LmdbFeatureStore(folder, settings.map_bytes, rules)
+    # Only now: the client takes a sixth of a start, and most have no use for it.
+    from services.feature.valkey_store import ValkeyFeatureStore
+
     return ValkeyFeatureStore(settings, scenario, rules, pseudonyms.key_id)

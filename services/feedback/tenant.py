@@ -13,7 +13,6 @@ from services.feedback.consent import ConsentRules
 from services.feedback.erased_users import ErasedUsers
 from services.feedback.example_store import ExampleStore
 from services.feedback.folder_lock import lock_folder
-from services.feedback.jetstream_store import JetStreamEventLog
 from services.feedback.log_reader import LogReader
 from services.feedback.partition import ALL, partition_of
 from services.feedback.records import Feedback, Impression
@@ -103,5 +102,8 @@ def _open_log(
     people: People,
 ) -> EventLog:  # fmt: skip
     if isinstance(store, JetStreamSettings):
+        # Only now: the client, and aiohttp with it, takes a fifth of a start, and most have no use for it.
+        from services.feedback.jetstream_store import JetStreamEventLog
+
         return JetStreamEventLog(store, scenario, max_queued_count, retention_s, key_id, people)
     return SqliteEventLog(folder, max_queued_count, retention_s, people)

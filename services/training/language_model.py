@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import peft
 import torch
 
 from services.model.item_tower import ItemEncoder, ItemProjection
@@ -57,6 +56,9 @@ def make_learnable(language_model: Any, adaptation: ItemAdaptationSettings, seed
 
 def add_lora(language_model: Any, rank: int, alpha: int, targets: list[str] | None, seed: int) -> Any:
     """`language_model` with LoRA matrices (Hu et al., 2021), everything else frozen."""
+    # It takes seconds to import, and much that reads a model trains none.
+    import peft
+
     torch.manual_seed(seed)
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=_LORA_DROPOUT, bias="none", target_modules=targets)
     return peft.get_peft_model(language_model, config)
@@ -64,6 +66,8 @@ def add_lora(language_model: Any, rank: int, alpha: int, targets: list[str] | No
 
 def merged(language_model: Any) -> Any:
     """A plain language model again: LoRA matrices, where there are any, added to the weights beside them."""
+    import peft
+
     return language_model.merge_and_unload() if isinstance(language_model, peft.PeftModel) else language_model
 
 

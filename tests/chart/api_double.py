@@ -301,6 +301,8 @@ def _read(text: bytes) -> Object:
 def _handler(double: ApiDouble) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Header and body in one packet: the second of two would wait for the client's delayed acknowledgement.
+        wbufsize = -1
 
         def log_message(self, *_: object) -> None:
             pass

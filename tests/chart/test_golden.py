@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.helm import SETS, needs_helm
+from tests.chart.helm import SETS, needs_helm, read_documents
 
 pytestmark = needs_helm
 
@@ -18,7 +18,7 @@ def test_a_value_set_renders_as_before(name, rendered):
     file = GOLDEN / f"{name}.yaml"
     if os.environ.get("RECMESH_GOLDEN") == "write":
         file.write_text(yaml.safe_dump_all(rendered[name], sort_keys=True, width=120))
-    expected = [document for document in yaml.safe_load_all(file.read_text()) if document]
+    expected = read_documents(file.read_text())
 
     def named(documents):
         return {(document["kind"], document["metadata"]["name"]): document for document in documents}

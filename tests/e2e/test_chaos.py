@@ -41,7 +41,7 @@ def kill_and_count(folder: Path, engines: tuple[str, ...], kills: int, seconds: 
         }  # fmt: skip
         command = [sys.executable, "-m", "services.cli", "simulate", "video"]
         command += [str(part) for option in options.items() for part in option]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 240)
         print(done.stdout, done.stderr, mesh.output, sep="\n")
         assert done.returncode == 0
         found = json.loads(file.read_text())

@@ -15,6 +15,7 @@ from services.model.text import content_hash
 from services.runtime.bundle import Bundle, open_current_bundle
 from services.runtime.errors import SetupError
 from services.training import assemble, pipeline
+from services.training.exported import open_session
 from services.training.reproduce import largest_difference
 from tests.support.tiny_training import HOUR_MS, make_base_model, make_tables, small_training, write_scenarios
 
@@ -36,7 +37,7 @@ def bundle(state: Path) -> Bundle:
 
 
 def session(bundle: Bundle, part: str) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(str(bundle.triton_path / part / "1" / "model.onnx"))
+    return open_session(bundle.triton_path / part / "1" / "model.onnx", threads=1)
 
 
 def test_the_bundle_is_whole(bundle: Bundle) -> None:

@@ -381,9 +381,9 @@ def test_a_full_store_refuses_and_keeps_what_it_has(
 
 
 def test_sigterm_ends_open_tails_and_exits_clean(service: ServiceProcess, stub: FeatureServiceStub) -> None:
-    tail = stub.TailItems(pb.TailItemsRequest(scenario="video"))
+    tail = stub.TailItems(pb.TailItemsRequest(scenario="video"), timeout=120)
     next(tail)
-    ended = threading.Thread(target=lambda: list(tail))
+    ended = threading.Thread(target=lambda: list(tail), daemon=True)
     ended.start()
     assert service.terminate() == 0
     ended.join(30)

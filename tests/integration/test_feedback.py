@@ -3,7 +3,6 @@
 import asyncio
 import re
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from services.feedback.erased_users import GRACE_MS
 from services.runtime.pseudonym import erasure_digest
 from tests.support.service_process import ServiceProcess
 from tests.support.stores import SCENARIOS, event, impression, now_ms, scenario_file
+from tests.support.waiting import until
 
 MAX_MESSAGE_BYTES = 512 * 1024
 RATING, VIEW, PLAY = 8, 1, 3
@@ -362,8 +362,7 @@ async def test_ten_thousand_acknowledged_events_survive_a_kill_once_each(tmp_pat
         service.wait_serving()
         async with grpc.aio.insecure_channel(service.address) as channel:
             senders = [asyncio.create_task(send(FeedbackServiceStub(channel), 1 << 30)) for _ in range(8)]
-            while len(acknowledged) < 5_000:
-                await asyncio.sleep(0.001)
+            await until(lambda: len(acknowledged) >= 5_000 or any(sender.done() for sender in senders))
             service.kill()
             failures = await asyncio.gather(*senders, return_exceptions=True)
         assert 5_000 <= len(acknowledged) < 10_000, "the kill came in the middle"
@@ -412,10 +411,7 @@ async def test_a_log_that_cannot_be_written_says_unavailable_and_recovers(
         record(stub, event("e1"))
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     assert dict(raised.value.trailing_metadata())["retry-after-ms"]
-    deadline = time.monotonic() + 60
-    while service.serving():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+    await until(lambda: not service.serving())
     blocker.execute("ROLLBACK")
     blocker.close()
     service.wait_serving()

@@ -18,7 +18,7 @@ from tests.integration.test_feedback import counters, export, read_log, record, 
 from tests.support.nats_process import NatsProcess, needs_nats
 from tests.support.service_process import ServiceProcess
 from tests.support.stores import SCENARIOS, event, impression
-from tests.support.waiting import wait_for
+from tests.support.waiting import until, wait_for
 
 
 @pytest.fixture
@@ -85,9 +85,8 @@ async def test_kills_of_the_server_and_the_service_lose_and_double_nothing(tmp_p
         service.wait_serving()
         async with grpc.aio.insecure_channel(service.address) as channel:
             senders = [asyncio.create_task(send(FeedbackServiceStub(channel))) for _ in range(4)]
-            for until in (200, 900):
-                while len(acknowledged) < until:
-                    await asyncio.sleep(0.001)
+            for count in (200, 900):
+                await until(lambda count=count: len(acknowledged) >= count)
                 nats.kill()
                 await asyncio.sleep(0.3)
                 nats.start()

@@ -81,9 +81,8 @@ async def test_kills_of_the_server_lose_and_double_nothing_and_leave_no_half_bat
                     await asyncio.sleep(0.05)
 
         senders = [asyncio.create_task(send(sender)) for sender in range(4)]
-        for until in (500, 2_000, 4_000):
-            while len(acknowledged) < until and not all(sender.done() for sender in senders):
-                await asyncio.sleep(0.001)
+        for count in (500, 2_000, 4_000):
+            await until(lambda count=count: len(acknowledged) >= count or all(sender.done() for sender in senders))
             nats.kill()
             nats.start()
         await asyncio.gather(*senders)

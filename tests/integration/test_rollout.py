@@ -6,7 +6,6 @@ users are dealt are the mesh's own, what users do is made up.
 """
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from tests.support.prometheus_process import PrometheusProcess, needs_prometheus
 from tests.support.rollout_mesh import RolloutMesh
 from tests.support.service_process import ServiceProcess
 
-pytestmark = [needs_helm, needs_prometheus, pytest.mark.timeout(900)]
+pytestmark = [needs_helm, needs_prometheus, pytest.mark.timeout(380)]
 
-WAIT_S = 400
+WAIT_S = 300
 CTR = {"v1": 0.2, "good": 0.22, "bad": 0.05}
 VALUES = (
     "-f", SCENARIOS / "video.yaml", "--set", "scenarios.video.kubernetes.model.version=v1",
@@ -191,11 +190,15 @@ def run_killed(stage: Stage, version: str, kill: Callable[[int], bool]) -> int:
 
     with controller:
         stage.double.after_write = wrote
-        while not (stage.ended() and len(stage.events()) == stage.state.transition):
+
+        def is_over() -> bool:
+            nonlocal kills
             if controller._process.poll() is not None:
                 kills += 1
                 controller.launch()
-            time.sleep(0.05)
+            return stage.ended() and len(stage.events()) == stage.state.transition
+
+        wait_for(is_over)
         stage.double.after_write = None
     return kills
 

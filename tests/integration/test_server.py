@@ -20,6 +20,7 @@ from services.runtime.log import request_id_var
 from services.runtime.server import Server
 from services.runtime.status import INTERNAL_TEXT
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 NAME = "recmesh.candidate.v1.CandidateService"
 
@@ -135,7 +136,7 @@ async def test_metrics_count_calls_by_method_scenario_and_status():
         with pytest.raises(grpc.aio.AioRpcError):
             await running.stub.ListSources(pb.ListSourcesRequest(scenario="bad"))
         url = f"http://127.0.0.1:{running.metrics_port}/metrics"
-        text = (await asyncio.to_thread(urllib.request.urlopen, url)).read().decode()
+        text = (await asyncio.to_thread(urllib.request.urlopen, url, timeout=60)).read().decode()
         assert 'recmesh_candidate_calls_total{code="OK",method="ListSources",scenario="slow"} 1.0' in text
         assert 'recmesh_candidate_calls_total{code="INVALID_ARGUMENT",method="ListSources",scenario=""} 1.0' in text
         assert 'recmesh_candidate_call_seconds_count{method="ListSources",scenario="slow"} 1.0' in text
@@ -164,6 +165,5 @@ async def test_failed_background_work_is_started_again():
 
     running.server.run_in_background("work", work)
     async with running:
-        while len(attempts) < 2:
-            await asyncio.sleep(0.05)
+        await until(lambda: len(attempts) >= 2)
     assert len(attempts) == 2

@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from recmesh.feedback.v1 import feedback_service_pb2 as pb
 from recmesh.feedback.v1 import feedback_service_pb2_grpc as pb_grpc
 from tests.support.service_process import ServiceProcess
+from tests.support.waiting import until
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
@@ -53,12 +54,11 @@ async def test_a_call_becomes_a_span_at_the_collector(tmp_path):
         async with grpc.aio.insecure_channel(process.address) as channel:
             event = pb.Feedback(event_id="e", user_id="u", item_id="i", event_kind=2, event_time_ms=1)
             request = pb.RecordFeedbackRequest(scenario="video", events=[event])
-            await pb_grpc.FeedbackServiceStub(channel).RecordFeedback(request)
+            await pb_grpc.FeedbackServiceStub(channel).RecordFeedback(request, timeout=60)
         page = await asyncio.to_thread(open_metrics, process)
         # Ending the process flushes what it has gathered.
         await asyncio.to_thread(process.terminate)
-        while not collector.spans:
-            await asyncio.sleep(0.05)
+        await until(lambda: collector.spans)
     finally:
         await asyncio.to_thread(process.kill)
         await server.stop(None)

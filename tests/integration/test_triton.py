@@ -241,7 +241,9 @@ async def test_metrics_count_executions(connect, bundle, triton):
     server = connect()
     await server.publish(bundle)
     await server.pool(bundle).infer("scorer", some_inputs("scorer", 0))
-    page = await asyncio.to_thread(lambda: urlopen(f"http://127.0.0.1:{triton.metrics_port}/metrics").read().decode())
+    page = await asyncio.to_thread(
+        lambda: urlopen(f"http://127.0.0.1:{triton.metrics_port}/metrics", timeout=60).read().decode()
+    )
     assert 'nv_inference_request_success{model="scorer-20260101-000000-tiny"' in page
 
 

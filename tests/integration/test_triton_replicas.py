@@ -107,7 +107,7 @@ def bring(folder: Path, current: str, also: list[str]) -> None:
     }
     (folder / "models.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "deploy.models", "--config", str(folder / "models.yaml")]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")

@@ -114,23 +114,33 @@ class Mesh:
         self._channels: list[grpc.Channel] = []
 
     def __enter__(self) -> "Mesh":
-        if "triton" in self._use:
-            self.triton.start()
         used = [service for name, service in self.services.items() if name in self._use]
-        for service in used:
-            service.start()
-        for service in used:
-            service.wait_serving()
+        try:
+            if "triton" in self._use:
+                self.triton.start()
+            # Side by side: importing is most of a start.
+            for service in used:
+                service.launch()
+            for service in used:
+                service.wait_listening()
+            for service in used:
+                service.wait_serving()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         for channel in self._channels:
             channel.close()
         for service in self.services.values():
-            service.__exit__(kind, error, trace)
-        self.triton.__exit__(kind, error, trace)
+            service.__exit__(None, None, None)
+        self.triton.__exit__(None, None, None)
 
     def channel(self, name: str) -> grpc.Channel:
         """A channel to a service, closed with the mesh."""

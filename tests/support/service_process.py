@@ -49,10 +49,15 @@ class ServiceProcess(OwnedProcess):
         return self._process
 
     def start(self) -> None:
-        """Start the process and wait until it listens; the ports are known then."""
-        process = self.launch()
+        """Start the process and wait until it listens."""
+        self.launch()
+        self.wait_listening()
+
+    def wait_listening(self) -> None:
+        """Wait until the launched process listens; the ports are known then."""
+        assert self._process is not None
         deadline = time.monotonic() + START_LIMIT_S
-        while time.monotonic() < deadline and process.poll() is None:
+        while time.monotonic() < deadline and self._process.poll() is None:
             for line in self.log.splitlines():
                 if '"listening"' in line and line.endswith("}"):
                     entry = json.loads(line)

@@ -10,6 +10,7 @@ from services.candidate.retrieval import open_retriever
 from services.model.text import ItemFields
 from services.runtime.errors import InvalidFieldError, NotReadyError
 from tests.support.tiny_bundle import make_tiny_bundle, tiny_item_fields
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("fast")
 
@@ -45,11 +46,9 @@ class Scoring:
         return Embedded(np.eye(8, dtype=np.float32)[[0] * len(changes)], self.version)
 
 
-async def run(new_items, until):
+async def run(new_items, is_done):
     task = asyncio.create_task(new_items.embed_forever())
-    async with asyncio.timeout(5):
-        while not until():
-            await asyncio.sleep(0.005)
+    await until(is_done)
     task.cancel()
 
 
@@ -87,12 +86,10 @@ async def test_waits_while_scoring_is_away_or_at_another_version(retriever):
     new_items = NewItems(retriever, scoring)
     await new_items.handle([change("fresh")], 1)
     task = asyncio.create_task(new_items.embed_forever())
-    while len(scoring.asked) < 4:
-        await asyncio.sleep(0.005)
+    await until(lambda: len(scoring.asked) >= 4)
     assert "fresh" not in retriever.catalogue.row_of
     scoring.version = retriever.manifest.model_version
-    while "fresh" not in retriever.catalogue.row_of:
-        await asyncio.sleep(0.005)
+    await until(lambda: "fresh" in retriever.catalogue.row_of)
     task.cancel()
 
 

@@ -40,12 +40,13 @@ async def test_who_reads_a_record_finds_it_told(tmp_path: Path, monkeypatch: pyt
 
     def look_late(removed: bool = False) -> None:
         committed.set()
-        go_on.wait()
+        # A thread that waits for ever would keep the test's process from ending.
+        go_on.wait(60)
         look(removed)
 
     monkeypatch.setattr(log, "_look_for_latest", look_late)
     append = asyncio.create_task(log.append([Feedback("e1", "anna", "alien", 2, 1_700_000_000_000, None, "", None)]))
-    await asyncio.to_thread(committed.wait)
+    assert await asyncio.to_thread(committed.wait, 60)
     (entry,) = await log.read(0, 10)
     told = log.latest_offset
     go_on.set()

@@ -10,6 +10,7 @@ from services.ranking import spool as spool_module
 from services.ranking.config import SpoolSettings
 from services.ranking.spool import Spool
 from services.runtime.errors import InvalidFieldError, NotReadyError, SetupError
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -21,11 +22,9 @@ def open_spool(path, dropped, **settings):
     return Spool(path / "video.sqlite", SpoolSettings(**{"linger_ms": 0, **settings}), dropped.append)
 
 
-async def drain(spool, send, until):
+async def drain(spool, send, is_done):
     task = asyncio.create_task(spool.drain(send))
-    async with asyncio.timeout(10):
-        while not until():
-            await asyncio.sleep(0.005)
+    await until(is_done)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -113,7 +112,7 @@ asyncio.run(main())
 
 async def test_what_is_queued_outlives_a_kill(tmp_path, dropped):
     process = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", APPEND_AND_DIE, str(tmp_path)], cwd=os.getcwd(), check=False
+        subprocess.run, [sys.executable, "-c", APPEND_AND_DIE, str(tmp_path)], cwd=os.getcwd(), check=False, timeout=120
     )
     assert process.returncode == -signal.SIGKILL
     spool = open_spool(tmp_path, dropped)

@@ -4,6 +4,7 @@ import pytest
 
 from services.ranking import upkeep
 from services.runtime.health import Health
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +24,10 @@ class Reachable:
         return {name: (lambda name=name: probe(name)) for name in names}
 
 
-async def run(reachable, health, until):
+async def run(reachable, health, is_done):
     others = reachable.probes("feature", "candidate", "feedback")
     task = asyncio.create_task(upkeep.await_dependencies(others, reachable.probes("video", "music"), health))
-    async with asyncio.timeout(5):
-        while not until():
-            await asyncio.sleep(0.005)
+    await until(is_done)
     task.cancel()
 
 

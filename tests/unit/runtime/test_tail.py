@@ -4,6 +4,7 @@ import pytest
 
 from services.runtime.errors import NotReadyError
 from services.runtime.tail import follow
+from tests.support.waiting import until
 
 
 class Log:
@@ -21,8 +22,7 @@ class Log:
 
 async def run_until(seen: list, count: int, **arguments) -> None:
     task = asyncio.create_task(follow("numbers", **arguments))
-    while len(seen) < count:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(seen) >= count)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

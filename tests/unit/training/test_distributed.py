@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from tests.support.small_training import main
+from tests.support.waiting import wait_for
 
 PROGRAM = ["-m", "tests.support.small_training"]
 
@@ -53,12 +53,11 @@ def test_killed_amid_a_round_it_ends_bit_for_bit_where_it_would_have(tmp_path: P
     killed = tmp_path / "killed"
     process = start(*PROGRAM, str(killed), "--dropout", "0.5", "--wait-in", "3")
     try:
-        while not (killed / "waits").exists():
-            assert process.poll() is None, "the training ended before it was to be killed"
-            time.sleep(0.05)
+        wait_for(lambda: (killed / "waits").exists() or process.poll() is not None)
+        assert process.poll() is None, "the training ended before it was to be killed"
     finally:
         process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
     assert not (killed / "result.pt").exists()
 
     main([str(killed), "--dropout", "0.5"])

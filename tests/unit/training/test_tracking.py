@@ -2,20 +2,23 @@
 
 import struct
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import mlflow
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.proto import wandb_internal_pb2
 
 from services.runtime.errors import SetupError
 from services.training.config import TrackerName
 from services.training.progress import Reporter
 from services.training.tracking import flatten, track_run
+from tests.support.waiting import wait_for
+
+# mlflow and wandb take seconds to import, which every process would spend that collects the tests.
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 SETTINGS = {"seed": 7, "reranker": {"enabled": True, "targets": ["query"]}}
 
@@ -32,6 +35,13 @@ def run(folder: Path, *trackers: TrackerName) -> Path:
             tracker.finish({"all/ndcg@10": 0.125})
     (place,) = (folder / "runs").iterdir()
     return place
+
+
+def open_store(folder: Path) -> "MlflowClient":
+    """What MLflow keeps where it is told nothing else."""
+    import mlflow
+
+    return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
 
 
 def test_settings_are_flat_and_of_simple_types() -> None:
@@ -62,7 +72,7 @@ def test_a_run_that_fails_keeps_what_it_had(tmp_path: Path) -> None:
     events = EventAccumulator(str(place))
     events.Reload()
     assert events.Scalars("scorer/loss")[0].value == 9.0
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = open_store(tmp_path)
     experiment = client.get_experiment_by_name("recmesh-tiny")
     assert client.search_runs([experiment.experiment_id])[0].info.status == "KILLED"
 
@@ -70,7 +80,7 @@ def test_a_run_that_fails_keeps_what_it_had(tmp_path: Path) -> None:
 def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run(tmp_path, "mlflow")
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = open_store(tmp_path)
     experiment = client.get_experiment_by_name("recmesh-tiny")
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.status == "FINISHED"
@@ -80,8 +90,10 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted((metric.step, metric.value) for metric in history) == [(0, 3.0), (1, 2.0), (2, 1.0)]
 
 
-def wandb_records(data: bytes) -> Iterator[wandb_internal_pb2.Record]:
+def wandb_records(data: bytes) -> Iterator[Any]:
     """What an offline run holds: blocks of 32 KiB of records (checksum, length, type) in LevelDB's log format."""
+    from wandb.proto import wandb_internal_pb2
+
     place, block, whole = 7, 32_768, b""
     while place + 7 <= len(data):
         left = block - place % block
@@ -89,6 +101,8 @@ def wandb_records(data: bytes) -> Iterator[wandb_internal_pb2.Record]:
             place += left
             continue
         _, length, kind = struct.unpack_from("<IHB", data, place)
+        if place + 7 + length > len(data):
+            return  # it is being written
         whole += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # whole, or the last piece
@@ -101,8 +115,7 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = run(tmp_path, "wandb")
     (file,) = place.rglob("run-*.wandb")
     # W&B's own process writes the file, and may be a moment later than the call that ends the run.
-    while not any(record.HasField("exit") for record in wandb_records(file.read_bytes())):
-        time.sleep(0.05)
+    wait_for(lambda: any(record.HasField("exit") for record in wandb_records(file.read_bytes())))
     losses, summary, settings = [], {}, set()
     for record in wandb_records(file.read_bytes()):
         settings |= {item.key for item in record.run.config.update}

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import optuna
@@ -16,6 +15,7 @@ from services.training.config import TrainingSettings, settings_of_dump
 from services.training.progress import Recorder
 from services.training.search_space import SPACE, nested, searched, with_values
 from services.training.tune import Quality, open_study, search
+from tests.support.waiting import wait_for
 
 SETTINGS = TrainingSettings(seed=3)
 
@@ -126,12 +126,11 @@ def test_a_killed_search_takes_its_trial_up_again(tmp_path: Path) -> None:
     folder.mkdir()
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
-        while not (folder / "waits").exists():
-            assert process.poll() is None, "the search ended before it was to be killed"
-            time.sleep(0.05)
+        wait_for(lambda: (folder / "waits").exists() or process.poll() is not None)
+        assert process.poll() is None, "the search ended before it was to be killed"
     finally:
         process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
 
     study = open_study(folder, SETTINGS, "data")
     interrupted = study.trials[2]
