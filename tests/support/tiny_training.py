@@ -40,8 +40,6 @@ def small_training(base_model: Path, **changes: Any) -> dict[str, Any]:
         "history_length": 8,
         "item_tokens": 16,
         "validation_queries": 40,
-        # The tables' values are drawn, so that they could count by chance alone.
-        "collaborative": {"by_value": [False]},
         "item_adaptation": {"steps": 10, "batch_pairs": 16, "lora_rank": 2},
         "user_tower": {"epochs": 2, "layers": 1},
         "scorer": {"width": 8, "train_events": 200, "epochs": 1, "batch_events": 64, "fusion_queries": 40},
