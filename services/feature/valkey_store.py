@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import cast
 
 import msgspec
 
@@ -237,7 +238,12 @@ class ValkeyFeatureStore:
         )
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], interval_ms: int, until_done: bool = False) -> None:
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        # A cancellation that comes while the client connects may end as another error of the client's: nobody would
+        # cancel again, and closing would wait for ever.
         while True:
+            if task.cancelling():
+                raise asyncio.CancelledError
             try:
                 await work()
                 if until_done:

@@ -102,7 +102,9 @@ class JetStreamConnection:
             if key != self._seen_state:
                 self._seen_offset = await self._newest(state.last_seq) if state.messages else 0
                 if self._retention_s is not None:
-                    self.expired_offset = max(self.expired_offset, state.first_seq - 1)
+                    # Of an empty stream the server may tell the last one's place as the first, until it has tidied up.
+                    gone = state.first_seq - 1 if state.messages else state.last_seq
+                    self.expired_offset = max(self.expired_offset, gone)
                 self._seen_state = key
             # Also where nothing has changed: what was told may be of a record that was erased since.
             self.latest_offset = max(self._seen_offset, self._told_offset)

@@ -265,6 +265,24 @@ async def test_a_password_from_file_or_environment_opens_a_protected_server(
             open_store("127.0.0.1:1", **how)
 
 
+async def test_it_closes_where_the_client_turns_the_cancellation_into_an_error_of_its_own(
+    server: ValkeyProcess, open_store: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def connect() -> None:
+        asked.set()
+        try:
+            await asyncio.sleep(LIMIT_S)
+        except asyncio.CancelledError:
+            raise NotReadyError("no connection available") from None
+
+    store = open_store(server.address)
+    monkeypatch.setattr(store, "_poll_items", connect)
+    await asyncio.wait_for(asked.wait(), LIMIT_S)
+    await asyncio.wait_for(store.close(), LIMIT_S)
+
+
 async def test_it_speaks_tls_and_trusts_only_its_authority(
     server: ValkeyProcess, tmp_path: Path, open_store: Opener
 ) -> None:
