@@ -239,19 +239,21 @@ class ValkeyFeatureStore:
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], interval_ms: int, until_done: bool = False) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
-        # A cancellation that comes while the client connects may end as another error of the client's: nobody would
-        # cancel again, and closing would wait for ever.
         while True:
-            if task.cancelling():
-                raise asyncio.CancelledError
+            done = False
             try:
                 await work()
-                if until_done:
-                    return
+                done = True
             except TryLaterError as error:
                 self._see_connected(False, str(error))
             except Exception:
                 log.exception("upkeep of the feature store failed", extra={"scenario": self._scenario})
+            # The client may lose a cancellation, or end it as an error of its own, while it waits for its server:
+            # nobody would cancel again, and closing would wait for ever.
+            if task.cancelling():
+                raise asyncio.CancelledError
+            if done and until_done:
+                return
             await asyncio.sleep(interval_ms / 1000)
 
     async def _start(self) -> None:
