@@ -95,7 +95,7 @@ class HistoryWeighting:
         weights[last] = np.float64(self.decay) ** np.arange(len(last))[::-1]
         if self.by_value:
             said = np.zeros(len(from_end), dtype=np.float32)
-            np.maximum.at(said, places, strength(values[::-1]))
+            np.maximum.at(said, places, confidence(values[::-1]))
             weights *= said[places[::-1]]
         if self.half_life_hours is not None:
             # Events that arrive out of order count as simultaneous.
@@ -105,7 +105,7 @@ class HistoryWeighting:
         return weights
 
 
-def strength(values: FloatArray) -> FloatArray:
+def confidence(values: FloatArray) -> FloatArray:
     """log(1 + value) of each event, 1 where there is no value (0 or NaN) or one that says nothing (negative): [n]."""
     positive = np.maximum(np.nan_to_num(values), 0.0)
     return np.where(positive > 0, np.log1p(positive), 1.0).astype(np.float32)

@@ -117,9 +117,10 @@ def test_scenario_files_and_models_are_taken(name, rendered, tmp_path):
 
 def test_sections_of_scenarios_are_taken(rendered, tmp_path):
     scenarios = scenarios_of(rendered["four-on-gpu"], tmp_path)
+    assert set(scenarios) == set(SETS["four-on-gpu"])
     for scenario in scenarios.values():
         for section, kind in SECTIONS.items():
-            scenario.section(section, kind)
+            assert isinstance(scenario.section(section, kind), kind)
 
 
 def test_canary_and_mirror_are_what_ranking_takes(rendered, tmp_path):

@@ -283,6 +283,7 @@ async def test_it_closes_where_the_client_loses_the_cancellation(
     monkeypatch.setattr(store, "_poll_items", connect)
     await asyncio.wait_for(asked.wait(), LIMIT_S)
     await asyncio.wait_for(store.close(), LIMIT_S)
+    assert store._upkeep.cancelled()
 
 
 async def test_it_speaks_tls_and_trusts_only_its_authority(

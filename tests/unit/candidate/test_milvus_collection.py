@@ -96,6 +96,7 @@ def check_whole(client):
     assert sorted(kept["rows"]) == list(range(N))
     assert np.array_equal(np.stack([kept["rows"][row] for row in range(N)]), VECTORS)
     assert kept["aliases"] == ["c_complete"]
+    assert kept["index"] is not None
     assert kept["loaded"]
 
 
