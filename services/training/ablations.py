@@ -15,7 +15,6 @@ from services.training.config import TrainingSettings
 BASE = "base"
 """The name of the scenario's own settings."""
 
-_NEVER_WARM = 2**31
 _FROZEN = {"item_adaptation": {"method": "frozen"}}
 
 
@@ -61,7 +60,7 @@ VARIANTS = (
     Variant(
         "adversarial", "learns to withstand moves of word embeddings (FGM)", {"item_adaptation.adversarial": "fgm"}
     ),
-    Variant("text-only", "no id embeddings: an item is its text", {"warm_events": _NEVER_WARM}),
+    Variant("text-only", "no id embeddings: an item is its text", {"user_tower.id_dropout": 1.0}),
     Variant("ids-only", "no text: an item is its id embedding", _FROZEN, without_text=True),
     Variant("no-id-dropout", "id embeddings are never dropped in training", {"user_tower.id_dropout": 0.0}),
     Variant(

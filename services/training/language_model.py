@@ -14,6 +14,8 @@ from services.training.settings.item_adaptation import ItemAdaptationSettings
 from services.training.start import Start, load_start
 
 _LORA_DROPOUT = 0.05
+_ALL_LINEAR = "all-linear"
+"""peft's word for every linear layer, for architectures of which it names none, e.g. MPNet."""
 _LANGUAGE_MODEL = "language_model."
 # A transformer layer's number in a parameter's name: "encoder.layer.3." (BERT, MPNet), "layers.3." (Llama and its kin).
 _LAYER = re.compile(r"\blayers?\.(\d+)\.")
@@ -60,7 +62,11 @@ def add_lora(language_model: Any, rank: int, alpha: int, targets: list[str] | No
     import peft
 
     torch.manual_seed(seed)
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=_LORA_DROPOUT, bias="none", target_modules=targets)
+    named = language_model.config.model_type in peft.utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=_LORA_DROPOUT, bias="none",
+        target_modules=targets if targets is not None or named else _ALL_LINEAR,
+    )  # fmt: skip
     return peft.get_peft_model(language_model, config)
 
 

@@ -44,7 +44,7 @@ SPACE: Mapping[str, Range | Choice] = {
     "item_adaptation.lora_rank": Choice((4, 8, 16, 32)),
     "user_tower.layers": Range(1, 3),
     "user_tower.dropout": Range(0.1, 0.5),
-    "user_tower.id_dropout": Range(0.1, 0.7),
+    "user_tower.id_dropout": Range(0.0, 1.0),
     "user_tower.learning_rate": Range(5e-4, 5e-3, log=True),
     "user_tower.weight_decay": Range(1e-3, 1e-1, log=True),
     "scorer.width": Choice((32, 64, 128)),

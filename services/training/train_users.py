@@ -89,7 +89,9 @@ def make_towers(dataset: Dataset, settings: TrainingSettings, adapted: State) ->
     start = {name.removeprefix(prefix): value for name, value in adapted["trained"].items() if name.startswith(prefix)}
     if start:
         projection.load_state_dict(start)
-    warm = torch.from_numpy(train_item_counts(dataset) >= settings.warm_events)
+    # Always dropped, an embedding would stay as it began: noise.
+    least = settings.warm_events if settings.user_tower.id_dropout < 1 else np.inf
+    warm = torch.from_numpy(train_item_counts(dataset) >= least)
     towers = Towers(settings, projection, pooled, warm)
     load_start(towers.users, adapted["users"], settings.transfer_from, "user_tower or history_length")
     return towers

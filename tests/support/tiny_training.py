@@ -9,7 +9,15 @@ import pyarrow as pa
 import torch
 import yaml
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MPNetConfig,
+    MPNetModel,
+    PreTrainedTokenizerFast,
+)
 
 from services.training.tables import EVENTS, ITEMS, USERS, Tables, write_tables
 
@@ -72,6 +80,16 @@ def make_base_model(folder: Path) -> None:
         intermediate_size=64, max_position_embeddings=64,
     )  # fmt: skip
     _draw(BertModel, config).save_pretrained(folder)
+
+
+def make_mpnet(folder: Path) -> None:
+    """An MPNet of 2 layers that knows WORDS; peft names no linear layers of it."""
+    make_base_model(folder)
+    config = MPNetConfig(
+        vocab_size=_tokenizer().get_vocab_size(), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64,
+    )  # fmt: skip
+    _draw(MPNetModel, config).save_pretrained(folder)
 
 
 def make_decoder(folder: Path) -> None:

@@ -66,7 +66,7 @@ class ItemAdaptationSettings(Settings):
     """lora: the scale is lora_alpha / lora_rank."""
     lora_targets: list[str] | None = None
     """lora: names of the linear layers that get matrices; none: those that peft names for the architecture, for BERT
-    [query, value]."""
+    [query, value], and all of them where it names none."""
 
     @property
     def language_model_rate(self) -> float:

@@ -29,7 +29,8 @@ class UserTowerSettings(Settings):
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's weight decay."""
     id_dropout: float = Field(default=0.3, ge=0, le=1)
-    """Share of items that lose their id embedding in a step, so that vectors from text alone stay useful."""
+    """Share of items that lose their id embedding in a step, so that vectors from text alone stay useful; 1: no
+    item has one."""
     loss: UserTowerLoss = "sampled_softmax"
     """"sampled_softmax", with logQ correction; "binary_cross_entropy"; "gbce", its generalisation (gSASRec; Petrov and
     Macdonald, 2023); "squared_error", the classical formulation: predicted against actual interest, on rated events

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import MPNetConfig, MPNetModel
 
 from deploy.triton.model_config import ModelDims
 from services.model.item_tower import mean_pool, weighted_mean_pool
@@ -25,20 +24,11 @@ from services.training.dataset import tokenise
 from services.training.export import export_part
 from services.training.fetch_model import join_slices
 from services.training.language_model import make_item_encoder
-from tests.support.tiny_training import make_base_model, make_decoder
+from tests.support.tiny_training import make_base_model, make_decoder, make_mpnet
 
 DIMS = ModelDims(
     vector_dimension=16, history_length=4, feature_count=3, item_tokens=16, history_tokens=24, tasks=["click"]
 )
-
-
-def make_mpnet(folder: Path) -> None:
-    make_base_model(folder)
-    config = MPNetConfig(
-        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64,
-    )  # fmt: skip
-    MPNetModel(config).save_pretrained(folder)
 
 
 MODELS = {"bert": make_base_model, "mpnet": make_mpnet, "llama": make_decoder}

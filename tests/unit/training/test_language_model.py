@@ -1,5 +1,7 @@
 """What each method lets learn, how fast, and that merging LoRA changes no output."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -7,7 +9,7 @@ from pydantic import ValidationError
 from services.training.config import TrainingSettings
 from services.training.language_model import load_item_encoder, make_item_encoder, make_learnable, merged, rate_factor
 from services.training.settings.item_adaptation import ItemAdaptationSettings
-from tests.support.tiny_training import make_base_model
+from tests.support.tiny_training import make_base_model, make_mpnet
 
 IDS, MASK = torch.tensor([[2, 5, 7, 3]]), torch.ones(1, 4, dtype=torch.long)
 
@@ -36,6 +38,15 @@ def test_each_method_trains_its_own_weights(base_model: str) -> None:
     assert not any(name.startswith("pooler.") for name in full)
     assert names(method="frozen") == set()
     assert all(".value." in name for name in names(method="lora", lora_targets=["value"]))
+
+
+def test_lora_learns_in_all_linear_layers_where_peft_names_none(tmp_path: Path) -> None:
+    make_mpnet(tmp_path)
+    encoder = make_item_encoder(TrainingSettings(base_model=str(tmp_path)))
+    found = learning(make_learnable(encoder.language_model, ItemAdaptationSettings(method="lora"), seed=1))
+    assert all("lora_" in name for name in found)
+    for layer in (".attn.q.", ".attn.v.", ".intermediate.dense.", ".output.dense."):
+        assert any(layer in name for name in found)
 
 
 def test_merging_changes_no_output_and_leaves_a_plain_model(base_model: str) -> None:

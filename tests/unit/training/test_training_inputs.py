@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.runtime.scenario import TaskSettings, TasksSettings
+from services.training.config import TrainingSettings
 from services.training.dataset import Dataset, event_gaps, histories_at, pad_tokens
 from services.training.relations import _co_consumed_pairs, _HeldOut
+from services.training.settings.user_tower import UserTowerSettings
 from services.training.split import Interactions, temporal_split
-from services.training.train_users import SoftmaxItems, train_windows
+from services.training.train_users import SoftmaxItems, make_towers, train_windows
 
 TASKS = TasksSettings(click=TaskSettings(events=["click"]))
 USERS, ITEMS, EVENTS = 7, 23, 200
@@ -107,3 +110,16 @@ def test_padded_tokens() -> None:
     ids, mask = pad_tokens([[5, 6, 7], [8]])
     assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_an_embedding_that_would_always_be_dropped_is_none(dataset: Dataset) -> None:
+    """Nothing would have trained it, so that it would be noise in every item's vector."""
+    pooled = torch.nn.functional.normalize(torch.randn(1, 16), dim=1).repeat(ITEMS, 1)
+
+    def vectors(id_dropout: float) -> torch.Tensor:
+        tower = UserTowerSettings(id_dropout=id_dropout)
+        settings = TrainingSettings(vector_dimension=8, warm_events=1, user_tower=tower)
+        return make_towers(dataset, settings, {"pooled": pooled, "trained": {}, "users": {}}).item_vectors()
+
+    assert torch.allclose(vectors(1.0), vectors(1.0)[:1].repeat(ITEMS, 1), atol=1e-6)
+    assert not torch.allclose(vectors(0.9), vectors(0.9)[:1].repeat(ITEMS, 1), atol=1e-2)
