@@ -29,6 +29,8 @@ PARTS = ("user_tower", "target_attention", *FEATURES, "cold")
 """Names of the click logit's parts (services/model/scorer.py), in their order."""
 _TOLD = len(PARTS) - 1
 """Parts beside "cold"; a weight of each for warm items, one for cold items, and that of "cold" are W = 2 K − 1."""
+_FOR_AN_ITEM = ("user_tower", "target_attention", "cf", "knn", "text")
+"""Parts of which more is better. Where a weight against them is likelier, too few queries have been asked."""
 _BATCH = 64
 _MOST_ITEMS = 4_000
 _DRAWN_ITEMS = 2_000
@@ -195,7 +197,18 @@ def _normalise_features(scorer: Scorer, queries: Queries, requests: Requests) ->
 
 
 def _most_likely_weights(start: Tensor, told: Tensor, sample: _FusionSample) -> Tensor:
-    """The weights [W], of parts `told` (1, others 0), under which the items that came are most likely."""
+    """The weights [W], of parts `told` (1, others 0), under which the items that came are most likely, none of them
+    against an item that its part speaks for."""
+    least = torch.tensor([0.0 if part in _FOR_AN_ITEM else -torch.inf for part in PARTS[:-1]])
+    weights = _freely_fitted(start, told, sample)
+    while (weights[:_TOLD] < least).any():
+        told = told * (weights[:_TOLD] >= least)
+        weights = _freely_fitted(start, told, sample)
+    return torch.maximum(weights, torch.cat([least, least, torch.tensor([-torch.inf])]))
+
+
+def _freely_fitted(start: Tensor, told: Tensor, sample: _FusionSample) -> Tensor:
+    """The same, whatever their signs."""
     # Warm weights, what cold items' differ by, and the weight of "cold".
     free = torch.cat([told, told, torch.ones(1)])
     found = torch.cat([start * told, torch.zeros(_TOLD + 1)]).requires_grad_()

@@ -39,7 +39,8 @@ class _Progress:
     best: State
     round: int = 0
     best_loss: float = float("inf")
-    best_round: int = 0
+    best_round: int = -1
+    """-1: the state that the training began with."""
 
 
 class _Loss(nn.Module):
@@ -90,9 +91,10 @@ def train(
     """Train `module` and return its best trained state (the last one without `validate`).
 
     `batches(round)` yields exactly `plan.steps_per_round` batches and must depend on nothing but the round, so that a
-    resumed run sees the same ones. `validate` returns a loss; the state with the lowest is kept, and training stops
-    after `patience_rounds` without a lower one. Randomness inside the model comes from torch's generator, whose state
-    is kept with each round's checkpoint, and so is what each round showed (`Partial.rounds`).
+    resumed run sees the same ones. `validate` returns a loss; the state with the lowest is kept, be it the one that the
+    training began with, and training stops after `patience_rounds` without a lower one. Randomness inside the model
+    comes from torch's generator, whose state is kept with each round's checkpoint, and so is what each round showed
+    (`Partial.rounds`).
 
     While it trains, the module is on the process's device (`distributed.place` puts a batch there), in the end it is on
     the processor again. Every optimiser step's loss and highest learning rate and every round's validation loss go to
@@ -104,6 +106,9 @@ def train(
     if kept is not None:
         optimisation.restore(kept["optimisation"])
         progress = _Progress(**kept["progress"])
+    elif validate is not None:
+        optimisation.module.eval()
+        progress.best_loss = from_main(validate())
 
     total = plan.rounds * plan.steps_per_round
     with reporter.track(plan.name, total, done=progress.round * plan.steps_per_round) as advance:

@@ -69,7 +69,7 @@ STEPS = (
     "distillation",
 )
 """The names of the steps that learn."""
-_VERSIONS = {"collaborative": 5, "scorer": 8}
+_VERSIONS = {"pretraining": 1, "item_adaptation": 1, "user_tower": 1, "collaborative": 5, "scorer": 9}
 """By section of the settings, how often what its step does with them has changed: a kept result of another version is
 not used."""
 _ITEM_TO_ITEM_VERSION = 3

@@ -109,8 +109,26 @@ def test_an_interrupted_training_ends_where_an_undisturbed_one_does(tmp_path: Pa
 
 
 def test_training_stops_when_validation_does_not_gain(tmp_path: Path) -> None:
+    partial = Partial(tmp_path / "a.pt", "key")
+    rounds, _, _ = validated(partial, [4.0, 3.0, 2.0, 2.5, 2.6, 0.0])
+    assert rounds == [0, 1, 2, 3]
+    assert [row["validation"] for row in partial.rounds] == [3.0, 2.0, 2.5, 2.6]
+
+
+def test_what_a_training_began_with_is_kept_when_nothing_is_better(tmp_path: Path) -> None:
+    rounds, start, end = validated(Partial(tmp_path / "a.pt", "key"), [2.0, 2.1, 2.2, 0.0])
+    assert rounds == [0, 1]
+    assert torch.equal(start, end)
+    _, start, end = validated(Partial(tmp_path / "b.pt", "key"), [2.0, 1.9, 2.0, 2.0, 0.0])
+    assert not torch.equal(start, end)
+
+
+def validated(partial: Partial, losses: list[float]) -> tuple[list[int], Tensor, Tensor]:
+    """Rounds of a training whose validation shows these losses, the first before it begins; its weight before and
+    after."""
     module = nn.Linear(1, 1)
-    losses = iter([3.0, 2.0, 2.5, 2.6, 0.0])
+    start = module.weight.detach().clone()
+    left = iter(losses)
     rounds: list[int] = []
 
     def batches(number: int) -> Iterator[Tensor]:
@@ -118,10 +136,6 @@ def test_training_stops_when_validation_does_not_gain(tmp_path: Path) -> None:
         yield torch.ones(1, 1)
 
     plan = Plan("test", rounds=5, steps_per_round=1, learning_rate=0.1, patience_rounds=2)
-    partial = Partial(tmp_path / "a.pt", "key")
-    train(
-        module, plan, batches, lambda batch: module(batch).sum(), partial, Reporter(Console(quiet=True)),
-        lambda: next(losses),
-    )  # fmt: skip
-    assert rounds == [0, 1, 2, 3]
-    assert [row["validation"] for row in partial.rounds] == [3.0, 2.0, 2.5, 2.6]
+    reporter = Reporter(Console(quiet=True))
+    train(module, plan, batches, lambda batch: module(batch).sum(), partial, reporter, lambda: next(left))
+    return rounds, start, module.weight.detach()

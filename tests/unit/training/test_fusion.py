@@ -102,6 +102,25 @@ def test_the_price_buys_weight_for_cold_items() -> None:
     assert dear > free
 
 
+def test_no_part_speaks_against_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few queries can make it look as if; of popularity it may be true."""
+    plain = features
+
+    def misleading(batch: Batch) -> np.ndarray:
+        values = plain(batch)
+        for name in ("knn", "recent_popularity"):
+            values[np.arange(len(batch)), batch.targets, FEATURES.index(name)] -= 1.0
+        return values
+
+    monkeypatch.setitem(globals(), "features", misleading)
+    scorer = fit()
+    weights = dict(zip(PARTS, scorer.part_weights.tolist(), strict=True))
+    assert weights["knn"] == 0.0
+    assert weights["recent_popularity"] < 0.0
+    assert weights["cf"] > 0.0
+    assert (scorer.get_buffer("cold_weights")[[PARTS.index(name) for name in ("cf", "knn", "text")]] >= 0).all()
+
+
 def test_of_many_items_the_head_and_a_sample_do(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fitted(cold_price=0.2)
     monkeypatch.setattr(fusion, "_MOST_ITEMS", 0)
