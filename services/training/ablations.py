@@ -61,7 +61,13 @@ VARIANTS = (
         "adversarial", "learns to withstand moves of word embeddings (FGM)", {"item_adaptation.adversarial": "fgm"}
     ),
     Variant("text-only", "no id embeddings: an item is its text", {"user_tower.id_dropout": 1.0}),
-    Variant("ids-only", "no text: an item is its id embedding", _FROZEN, without_text=True),
+    Variant(
+        "ids-only",
+        "no text: an item is its id embedding",
+        {**_FROZEN, "user_tower.id_dropout": None},
+        without_text=True,
+    ),
+    Variant("id-dropout", "id embeddings, each dropped in 3 of 10 steps", {"user_tower.id_dropout": 0.3}),
     Variant("no-id-dropout", "id embeddings are never dropped in training", {"user_tower.id_dropout": 0.0}),
     Variant(
         "tower-bce",

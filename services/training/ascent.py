@@ -53,8 +53,9 @@ class TopItems:
         return self.ndcg(self.differences @ weights)
 
 
-def ascend(start: Tensor, free: Tensor, items: TopItems) -> Tensor:
-    """The weights [K] that coordinate ascent reaches from `start`; those that are not `free` [K] stay.
+def ascend(start: Tensor, free: Tensor, items: TopItems, least: Tensor) -> Tensor:
+    """The weights [K] that coordinate ascent reaches from `start`; those that are not `free` [K] stay, and none moves
+    below its `least` [K].
 
     A weight moves only where NDCG@10 rises by more than the standard error of the difference: what is found by chance
     on these queries is lost on others.
@@ -69,7 +70,8 @@ def ascend(start: Tensor, free: Tensor, items: TopItems) -> Tensor:
             column = items.differences[..., part]
             reach = (weights.abs() * spread * free).max() / spread[part]
             others, now = scores - column * weights[part], best
-            for value in torch.cat([torch.zeros(1), weights[part] + reach * torch.tensor(_STEPS)]):
+            steps = torch.cat([torch.zeros(1), weights[part] + reach * torch.tensor(_STEPS)])
+            for value in steps[steps >= least[part]]:
                 values = items.ndcg(others + column * value)
                 if _clearly_better(values, now) and values.mean() > best.mean():
                     best, weights[part] = values, value

@@ -31,6 +31,8 @@ _TOLD = len(PARTS) - 1
 """Parts beside "cold"; a weight of each for warm items, one for cold items, and that of "cold" are W = 2 K − 1."""
 _FOR_AN_ITEM = ("user_tower", "target_attention", "cf", "knn", "text")
 """Parts of which more is better. Where a weight against them is likelier, too few queries have been asked."""
+_LEAST = torch.tensor([*2 * [0.0 if part in _FOR_AN_ITEM else -torch.inf for part in PARTS[:-1]], -torch.inf])
+"""Of each weight, [W]."""
 _BATCH = 64
 _MOST_ITEMS = 4_000
 _DRAWN_ITEMS = 2_000
@@ -85,7 +87,7 @@ def _weights(start: Tensor, told: Tensor, sample: "_FusionSample", top: TopItems
 
     def refine(rows: IntArray, fitted: Tensor) -> Tensor:
         items = top.take(rows)
-        return ascend(best_alone(fitted, free, items), free, items)
+        return ascend(best_alone(fitted, free, items), free, items, _LEAST)
 
     everyone = np.arange(len(users))
     fitted = fit(everyone)
@@ -199,12 +201,11 @@ def _normalise_features(scorer: Scorer, queries: Queries, requests: Requests) ->
 def _most_likely_weights(start: Tensor, told: Tensor, sample: _FusionSample) -> Tensor:
     """The weights [W], of parts `told` (1, others 0), under which the items that came are most likely, none of them
     against an item that its part speaks for."""
-    least = torch.tensor([0.0 if part in _FOR_AN_ITEM else -torch.inf for part in PARTS[:-1]])
     weights = _freely_fitted(start, told, sample)
-    while (weights[:_TOLD] < least).any():
-        told = told * (weights[:_TOLD] >= least)
+    while (weights < _LEAST)[:_TOLD].any():
+        told = told * (weights >= _LEAST)[:_TOLD]
         weights = _freely_fitted(start, told, sample)
-    return torch.maximum(weights, torch.cat([least, least, torch.tensor([-torch.inf])]))
+    return torch.maximum(weights, _LEAST)
 
 
 def _freely_fitted(start: Tensor, told: Tensor, sample: _FusionSample) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from services.training.ascent import TopItems, ascend, best_alone, pays
 
 QUERIES, ITEMS, PARTS = 200, 40, 3
+ANY = torch.full((PARTS,), -torch.inf)
 
 
 def items_of(seed: int = 0, informed: float = 1.0) -> TopItems:
@@ -34,14 +35,14 @@ def test_ndcg_by_its_definition() -> None:
 def test_it_never_gets_worse_and_leaves_alone_what_is_not_free(seed: int, start: list[float]) -> None:
     items, weights = items_of(seed), torch.tensor(start)
     free = torch.tensor([1.0, 1.0, 0.0])
-    reached = ascend(weights, free, items)
+    reached = ascend(weights, free, items, ANY)
     assert items.value(reached).mean() >= items.value(weights).mean() - 1e-6
     assert reached[2] == weights[2]
 
 
 def test_it_finds_the_part_that_knows() -> None:
     items = items_of(informed=2.0)
-    reached = ascend(torch.ones(PARTS), torch.ones(PARTS), items)
+    reached = ascend(torch.ones(PARTS), torch.ones(PARTS), items, ANY)
     assert reached[0] > 2 * reached[1:].abs().max()
     assert items.value(reached).mean() > 1.1 * items.value(torch.ones(PARTS)).mean()
 
@@ -57,13 +58,21 @@ def test_what_is_better_for_others_pays_and_chance_does_not() -> None:
     assert not pays(poor, lambda rows, fitted: fitted, items, users)
     # Without information what is found on one half is chance on the other.
     nothing = items_of(informed=0.0)
-    assert not pays(poor, lambda rows, fitted: ascend(fitted, torch.ones(PARTS), nothing.take(rows)), nothing, users)
+    free = torch.ones(PARTS)
+    assert not pays(poor, lambda rows, fitted: ascend(fitted, free, nothing.take(rows), ANY), nothing, users)
+
+
+def test_no_weight_falls_below_its_least() -> None:
+    items = items_of(informed=-2.0)
+    free, start = torch.ones(PARTS), torch.tensor([0.1, 1.0, 1.0])
+    assert ascend(start, free, items, ANY)[0] < 0.0
+    assert ascend(start, free, items, torch.zeros(PARTS)).min() >= 0.0
 
 
 def test_what_adds_no_more_than_chance_stays_out() -> None:
     items = items_of(informed=2.0)
     alone = torch.tensor([1.0, 0.0, 0.0])
-    assert ascend(alone, torch.ones(PARTS), items)[1:].abs().max() < 0.3
+    assert ascend(alone, torch.ones(PARTS), items, ANY)[1:].abs().max() < 0.3
 
 
 def test_the_best_part_alone_takes_the_place_of_all_that_are_free() -> None:
