@@ -207,8 +207,9 @@ def test_a_harmful_update_is_refused(
     state: Path, bundle: Bundle, scenario: Scenario, tables: Tables, tmp_path: Path
 ) -> None:
     before = sorted(path.name for path in (state / "models" / "tiny").iterdir())
+    # A rate that settings would refuse, so that there is harm to be found.
     settings = SETTINGS.model_copy(
-        update={"learning_rate_factor": 10.0, "passes": 8, "replay_share": 0.0, "max_forgetting": 0.02}
+        update={"learning_rate_factor": 30.0, "passes": 8, "replay_share": 0.0, "max_forgetting": 0.02}
     )
     harmful = append(tables, news(np.random.default_rng(2), shuffled=True))
     with pytest.raises(ForgettingError, match=r"would lose .* nothing was published"):

@@ -57,13 +57,13 @@ def changed(adapted: State, chosen: TrainingSettings) -> set[str]:
 
 
 def test_lora_changes_the_layers_it_is_beside(folder: Path, dataset: Dataset, tmp_path: Path) -> None:
-    chosen = settings(folder, steps=10, batch_pairs=16, lora_rank=2)
+    chosen = settings(folder, steps=10, batch_pairs=16, lora_rank=2, held_out_share=0.0)
     names = changed(adapt(dataset, chosen, tmp_path), chosen)
     assert {name.split(".")[-2] for name in names if name.startswith("language_model.")} == {"query", "value"}
 
 
 def test_full_changes_everything_and_frozen_the_projection(folder: Path, dataset: Dataset, tmp_path: Path) -> None:
-    chosen = settings(folder, method="full", steps=10, batch_pairs=16)
+    chosen = settings(folder, method="full", steps=10, batch_pairs=16, held_out_share=0.0)
     names = changed(adapt(dataset, chosen, tmp_path), chosen)
     assert "language_model.embeddings.word_embeddings.weight" in names
     assert "language_model.encoder.layer.0.output.dense.weight" in names

@@ -58,7 +58,7 @@ def test_the_source_is_part_of_the_key(state: Path, tmp_path: Path) -> None:
 
 def test_replay_and_anchor_change_what_is_learned(state: Path, tmp_path: Path) -> None:
     def learned(**chosen: object) -> torch.Tensor:
-        chosen = {"steps": 10, "batch_pairs": 16, "lora_rank": 2, **chosen}
+        chosen = {"steps": 10, "batch_pairs": 16, "lora_rank": 2, "held_out_share": 0.0, **chosen}
         return adaptation(state, tmp_path, {}, {"item_adaptation": chosen}).adapted["pooled"]
 
     plain = learned()
