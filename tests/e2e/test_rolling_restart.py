@@ -30,7 +30,6 @@ ORDER = [name for service in TWICE for name in (service, second(service))] + ["f
 # A busy machine must not decide how far up an answer gets.
 RANKING = {"deadline_ms": 5_000, "exploration": {"epsilon": 0}}
 PAUSE_S = 0.1
-RECONNECT_S = 3.0
 USERS = ("anna", "bert", "carl")
 
 
@@ -121,9 +120,6 @@ async def test_no_call_fails_while_every_process_is_replaced(mesh: Mesh) -> None
         for name in ORDER:
             client.stage = name
             await asyncio.to_thread(replace, mesh, name)
-            # Its clients may be waiting to try it again, at most 2 s (services/runtime/channels.py); only then is there
-            # one to answer while the other is away.
-            await asyncio.sleep(RECONNECT_S)
             count = len(client.answered)
             await until(lambda count=count: len(client.answered) > count + 10)
         asking.cancel()
